@@ -1,0 +1,56 @@
+"""What a baseline is to this package: what is subtracted from a return before it weighs a log-probability."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from pg_experiments.optimizers import Learner
+from pg_experiments.packing import Packing
+
+
+class Experience(NamedTuple):
+    """What a baseline may look at: one iteration of a batch of runs.
+
+    Attributes:
+        observation: of every sample.
+        returns: rewards-to-go of every sample.
+        returns_grid: the same on the grid, zero where an episode was over.
+        running: True where a step was played.
+        packing: how samples and grid belong together.
+    """
+
+    observation: Float[Tensor, "runs samples observation"]
+    returns: Float[Tensor, "runs samples"]
+    returns_grid: Float[Tensor, "runs steps envs"]
+    running: Bool[Tensor, "runs steps envs"]
+    packing: Packing
+
+
+class Baseline(Protocol):
+    """b in the gradient estimate Σₜ ∇log π(aₜ | sₜ) (Gₜ - b).
+
+    It leaves the expected gradient as it is when b may depend on the state and on other trajectories, but not on the
+    action aₜ or on what followed it. Source: Williams (1992), theorem 1; Sutton and Barto (2018), eq. 13.10.
+    """
+
+    def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Learner | None:
+        """What it learns, with first parameters drawn from each run's generator; None: it learns nothing."""
+        ...
+
+    def values_then_learn(
+        self, learner: Learner | None, experience: Experience, progress: Float[Tensor, " runs"]
+    ) -> tuple[Float[Tensor, "runs samples"], dict[str, Float[Tensor, " runs"]]]:
+        """b for every sample, from what was known *before* this experience; then learn from it.
+
+        Args:
+            learner: from `init`; changed in place.
+            experience: of this iteration.
+            progress: fraction of each run that is over, for a learning-rate schedule.
+
+        Returns:
+            b, and metrics by tag.
+        """
+        ...

@@ -1,0 +1,64 @@
+"""A network that learns the value of the state."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from pg_experiments.baselines.interface import Experience
+from pg_experiments.envs.interface import EnvSpec
+from pg_experiments.optimizers import Learner, OptimizerSettings
+from pg_experiments.packing import Block, gradients
+from pg_experiments.policies.networks import MLP, Parameters
+
+
+@dataclass(frozen=True)
+class ValueNetwork:
+    """b = V(s), fitted to the returns: each step of its optimizer lowers the mean of (V(s) - G)² over the iteration.
+
+    The values used in an iteration are those from before it was learned from, so they do not depend on its actions and
+    the expected gradient is exact. They cost nothing extra: the first fitting step's forward pass gives them.
+
+    Source: Sutton and Barto (2018), section 13.4, REINFORCE with baseline.
+
+    Attributes:
+        hidden_sizes, activation: of the network, see `MLP`.
+        updates_per_iteration: fitting steps, each over all samples of the iteration.
+        optimizer: settings of its own.
+    """
+
+    spec: EnvSpec
+    hidden_sizes: Sequence[int]
+    activation: str
+    updates_per_iteration: int
+    optimizer: OptimizerSettings
+
+    @property
+    def network(self) -> MLP:
+        return MLP(self.spec.observation_size, self.hidden_sizes, 1, self.activation, 1.0)
+
+    def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Learner:
+        return Learner(self.optimizer, self.network.init(generators, dtype))
+
+    def values_then_learn(
+        self, learner: Learner, experience: Experience, progress: Float[Tensor, " runs"]
+    ) -> tuple[Float[Tensor, "runs samples"], dict[str, Float[Tensor, " runs"]]]:
+        returns, packing = experience.returns, experience.packing
+        counts = torch.tensor(packing.counts, dtype=returns.dtype)
+        values = torch.zeros_like(returns)
+
+        def loss(parameters: Parameters, block: Block) -> Float[Tensor, " rows"]:
+            predicted = self.network(parameters, experience.observation[block.rows, block.samples])[..., 0]
+            values[block.rows, block.samples] = predicted.detach()
+            error = (predicted - returns[block.rows, block.samples]) * packing.weight[block.rows, block.samples]
+            return error.square().sum(1) / counts[block.rows]
+
+        first_gradients = gradients(learner.parameters, packing, loss)
+        values_before = values.clone()
+        norm, _ = learner.step(first_gradients, progress)
+        for _ in range(self.updates_per_iteration - 1):
+            learner.step(gradients(learner.parameters, packing, loss), progress)
+        mean_square_error = packing.mean((values_before - returns).square())
+        return values_before, {"loss/baseline": mean_square_error, "gradient/baseline_norm": norm}

@@ -1,0 +1,47 @@
+"""Checkpoints: one file per run, holding tensors and plain numbers only."""
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pg_experiments.errors import UserError
+
+LAST = Path("checkpoints") / "last.pt"
+
+
+def save(run_dir: Path, state: Mapping[str, Any]) -> None:
+    """Write `checkpoints/last.pt`, atomically."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    path = run_dir / LAST
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, buffer.getvalue())
+
+
+def load(run_dir: Path) -> dict[str, Any]:
+    """Read `checkpoints/last.pt` as tensors and plain numbers: no code in it is run.
+
+    Raises:
+        UserError: when there is none, or it cannot be read.
+    """
+    path = run_dir / LAST
+    if not path.is_file():
+        raise UserError(f"{run_dir}: not a finished run's folder; it has no {LAST}")
+    try:
+        return torch.load(path, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment it is either the old or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

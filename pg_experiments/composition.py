@@ -1,0 +1,208 @@
+"""Hydra at the edge: overrides in, a checked `Config` out, and Hydra's errors in one line. Imports no torch."""
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from pg_experiments.config import GROUPS, SCHEMAS, Config, OptimizerConfig, check_values, with_common_keys
+from pg_experiments.errors import ConfigError, UserError, nearest
+
+
+def conf_dir() -> Path:
+    """Our YAML folder: inside the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return next(folder for folder in (package / "conf", package.parent / "conf") if (folder / "config.yaml").exists())
+
+
+def register() -> None:
+    """Make the schemas and the resolver `unique` known to Hydra; calling it again changes nothing."""
+    store = ConfigStore.instance()
+    for group, options in SCHEMAS.items():
+        for name, schema in options.items():
+            store.store(group=f"hydra/schema/{group}", name=name, node=_schema_node(schema))
+    store.store(group="hydra/schema", name="config", node=_schema_node(Config))
+    OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+
+
+def _schema_node(schema: type) -> DictConfig:
+    node = OmegaConf.structured(schema)
+    nested = [node._get_node(key) for key in node]
+    for part in (node, *(child for child in nested if isinstance(child, DictConfig))):
+        OmegaConf.set_readonly(part, None)  # a frozen dataclass would forbid Hydra to merge into it
+    return node
+
+
+def compose(*overrides: str, config_dir: str | Path | None = None) -> Config:
+    """Compose one run's config from our YAML files and Hydra overrides, and check it.
+
+    Args:
+        overrides: as on the command line, such as `"env=cartpole"`, `"optimizer.lr=1e-3"`.
+        config_dir: a folder with the user's own YAML files, like Hydra's `--config-dir`.
+
+    Raises:
+        UserError: when a key or value cannot be used; the message is one line.
+
+    Example:
+        >>> compose("policy=softmax", "env=cartpole", "seed=3").seed
+        3
+    """
+    return to_config(compose_node(list(overrides), config_dir))
+
+
+def compose_node(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
+    """The same as `compose`, before the checks and with types still Hydra's."""
+    register()
+    search_path = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    hydra = GlobalHydra.instance().hydra if GlobalHydra.instance().is_initialized() else None
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="train"):
+            return hydra_compose("config", overrides=[*free_keys(overrides), *search_path])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise one_line(error, overrides) from error
+    finally:
+        GlobalHydra.instance().clear()
+        if hydra is not None:
+            GlobalHydra.instance().initialize(hydra)
+
+
+def to_config(node: DictConfig) -> Config:
+    """Resolve a composed node into frozen dataclasses and check every value.
+
+    Raises:
+        UserError: names the key, the value and what is allowed.
+    """
+    node = node.copy()
+    with open_dict(node):
+        node.pop("hydra", None)
+    _refuse_added_keys(node)
+    try:
+        config = OmegaConf.to_object(node)
+    except OmegaConfBaseException as error:
+        if "missing mandatory value" in str(error).lower():
+            key = f"{getattr(error, 'full_key', '')}".strip(".")
+            raise ConfigError(key, None, f"is required; give it as {key}=...") from error
+        raise one_line(error, []) from error
+    assert isinstance(config, Config)
+    return complete(config)
+
+
+def complete(config: Config) -> Config:
+    """Give a user's own parts the keys that every part of their group has, and check every value."""
+    own: dict[str, Any] = {
+        group: with_common_keys(group, part) for group in GROUPS if isinstance(part := getattr(config, group), dict)
+    }
+    config = replace(config, **own)
+    check_values(config)
+    return config
+
+
+def load_config(run_dir: Path) -> Config:
+    """The config that a run's folder holds.
+
+    Raises:
+        UserError: when the folder is no run, or its config does not fit the schema.
+    """
+    path = run_dir / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{run_dir}: not a run's folder; it has no .hydra/config.yaml")
+    try:
+        saved = OmegaConf.load(path)
+        assert isinstance(saved, DictConfig)
+        parts = {group: _typed_part(group, saved[group]) for group in GROUPS}
+        node = OmegaConf.merge(_schema_node(Config), saved, parts)
+        assert isinstance(node, DictConfig)
+        return to_config(node)
+    except (OmegaConfBaseException, YAMLError, AssertionError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def _typed_part(group: str, part: DictConfig) -> Any:
+    """A saved part with the schema that its `_target_` belongs to, if it is one of ours."""
+    for schema in SCHEMAS[group].values():
+        if schema is not OptimizerConfig and getattr(schema, "_target_", None) == part["_target_"]:
+            return OmegaConf.merge(_schema_node(schema), part)
+    return part
+
+
+def _refuse_added_keys(node: DictConfig, prefix: str = "") -> None:
+    """A `+key=value` that no schema has, and that nothing would read, is an error; a part without schema is free."""
+    schema = OmegaConf.get_type(node)
+    for key in node:
+        child = node._get_node(key)
+        name = f"{prefix}{key!s}"
+        if is_dataclass(schema) and key not in (known := [field.name for field in fields(schema)]):
+            raise ConfigError(name, child, f"there is no such key.{nearest(str(key), known)}")
+        if isinstance(child, DictConfig) and not child._is_missing() and not child._is_none():
+            _refuse_added_keys(child, f"{name}.")
+
+
+def free_keys(overrides: Sequence[str]) -> list[str]:
+    """Let `env.kwargs.mass=2` and `optimizer.kwargs.x=1` add keys without Hydra's `+`: any key is right there."""
+    return [re.sub(r"^((?:\w+\.)+kwargs\.\w)", r"++\1", override) for override in overrides]
+
+
+def one_line(error: Exception, overrides: Sequence[str]) -> UserError:
+    """Hydra's or OmegaConf's error as one line that names key, value, what is allowed and the nearest choice."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        wanted = (error.missing_cfg_file or "").split("/")
+        group, option = "/".join(wanted[:-1]), wanted[-1]
+        options = [name for name in error.options if name != "schema"]
+        return ConfigError(group, option, f"must be one of {', '.join(options)}.{nearest(option, options)}")
+    if found := re.search(r"Could not override '([^']+)'", text):
+        key = found[1]
+        value = next((item.partition("=")[2] for item in overrides if item.lstrip("+~").startswith(key)), None)
+        return ConfigError(key, value, f"there is no such key.{nearest(key, _known_keys(overrides))}")
+    if found := re.search(r"Could not (?:override|delete from config)[. ]*'?([\w.@/]+)'?", text):
+        return ConfigError(found[1], None, f"there is no such key or group.{nearest(found[1], GROUPS)}")
+    cause = error.__cause__
+    if found := re.search(r"Error merging override ([^=\s]+)=?(.*)", text):
+        reason = str(cause).splitlines()[0] if cause else text
+        return ConfigError(found[1], found[2] or None, _plain_reason(reason))
+    if full_key := getattr(error, "full_key", None):
+        return ConfigError(str(full_key), None, _plain_reason(text.splitlines()[0]))
+    lines = [line.strip() for line in [*text.splitlines(), *str(cause or "").splitlines()] if line.strip()]
+    return UserError(" ".join(dict.fromkeys(lines[:4])))
+
+
+def _plain_reason(reason: str) -> str:
+    """OmegaConf's words for a wrong type in ours."""
+    if found := re.search(r"Value '(.*)' of type '(\w+)' could not be converted to (\w+)", reason):
+        kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}.get(found[3], found[3])
+        return f"must be {kind}"
+    return reason[0].lower() + reason[1:]
+
+
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    """Every key of the config that the group choices among the overrides make."""
+    choices = [item for item in overrides if re.fullmatch(r"\+?[\w/@.]+=[\w/]+", item)]
+    for chosen in (choices, []):
+        groups = [item for item in chosen if item.lstrip("+").split("=")[0].split("@")[0] in (*GROUPS, "experiment")]
+        try:
+            node = compose_node(groups)
+        except UserError:
+            continue
+        return [*_dotted_keys(OmegaConf.to_container(node)), *GROUPS]
+    return list(GROUPS)
+
+
+def _dotted_keys(container: Any, prefix: str = "") -> list[str]:
+    if not isinstance(container, dict):
+        return []
+    keys = []
+    for key, value in container.items():
+        keys += [f"{prefix}{key}", *_dotted_keys(value, f"{prefix}{key}.")]
+    return keys

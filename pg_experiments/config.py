@@ -1,0 +1,329 @@
+"""The schema of every config: keys, types, defaults, allowed values, and which numbers may differ between runs.
+
+A field made with `per_run` is a *number*: runs of one batch may each have their own. Every other field is *structure*,
+and runs share a batch only when their structure is equal. This module imports no torch, so that `--help` is fast.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from pg_experiments.errors import ConfigError, nearest
+
+
+def checked(
+    default: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    one_of: tuple[str, ...] | None = None,
+    per_run: bool = False,
+) -> Any:
+    """A dataclass field whose value is checked before any work.
+
+    Args:
+        default: the value when nothing is given; a list is copied for every config.
+        above, at_least, at_most: the range of a number (or of each number of a list).
+        one_of: the allowed words.
+        per_run: see the module's docstring.
+    """
+    metadata = {
+        "above": above,
+        "at_least": at_least,
+        "at_most": at_most,
+        "one_of": one_of,
+        "per_run": per_run,
+    }
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def per_run(default: Any, **limits: Any) -> Any:
+    """A number that may differ between the runs of one batch; otherwise as `checked`."""
+    return checked(default, per_run=True, **limits)
+
+
+# --- policy -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SoftmaxConfig:
+    _target_: str = "pg_experiments.policies.softmax.Softmax"
+    hidden_sizes: list[int] = checked([64, 64], at_least=1)
+    activation: str = checked("relu", one_of=("relu", "tanh"))
+
+
+@dataclass(frozen=True)
+class TabularSoftmaxConfig:
+    _target_: str = "pg_experiments.policies.softmax.TabularSoftmax"
+
+
+@dataclass(frozen=True)
+class GaussianConfig:
+    _target_: str = "pg_experiments.policies.gaussian.Gaussian"
+    hidden_sizes: list[int] = checked([64, 64], at_least=1)
+    activation: str = checked("relu", one_of=("relu", "tanh"))
+    state_dependent_std: bool = False
+    initial_std: float = per_run(1.0, above=0)
+
+
+# --- env --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    _target_: str = "???"
+    num_envs: int = checked(64, at_least=1)
+    gamma: float = per_run(0.99, at_least=0, at_most=1)
+    reward_scale: float = per_run(1.0, above=0)
+    default_initial_std: float = per_run(1.0, above=0)
+    default_env_steps: int = per_run(1_000_000, at_least=1)
+
+
+@dataclass(frozen=True)
+class CartPoleConfig(EnvConfig):
+    _target_: str = "pg_experiments.envs.cartpole.CartPole"
+    max_episode_steps: int = checked(500, at_least=1)
+
+
+@dataclass(frozen=True)
+class PendulumConfig(EnvConfig):
+    _target_: str = "pg_experiments.envs.pendulum.Pendulum"
+    max_episode_steps: int = checked(200, at_least=1)
+
+
+@dataclass(frozen=True)
+class NavigationConfig(EnvConfig):
+    _target_: str = "pg_experiments.envs.navigation.Navigation"
+    max_episode_steps: int = checked(100, at_least=1)
+    start_noise: float = checked(0.02, at_least=0, at_most=0.05)
+
+
+@dataclass(frozen=True)
+class NavigationDiscreteConfig(NavigationConfig):
+    _target_: str = "pg_experiments.envs.navigation.NavigationDiscrete"
+    max_episode_steps: int = checked(400, at_least=1)
+
+
+@dataclass(frozen=True)
+class GymnasiumConfig(EnvConfig):
+    _target_: str = "pg_experiments.envs.gymnasium_adapter.GymnasiumEnv"
+    id: str = "???"
+    max_episode_steps: int | None = checked(None, at_least=1)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+# --- optimizer --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Any element-wise class of `torch.optim`; `kwargs` and all keys of a subclass go to its constructor."""
+
+    _target_: str = "???"
+    lr: float = per_run(5e-3, at_least=0)
+    schedule: str = checked("constant", one_of=("constant", "linear", "cosine"))
+    max_gradient_norm: float | None = per_run(None, above=0)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AdamConfig(OptimizerConfig):
+    _target_: str = "torch.optim.Adam"
+    betas: list[float] = checked([0.9, 0.999], at_least=0, at_most=1)
+    eps: float = checked(1e-8, at_least=0)
+    weight_decay: float = checked(0.0, at_least=0)
+
+
+@dataclass(frozen=True)
+class AdamWConfig(AdamConfig):
+    _target_: str = "torch.optim.AdamW"
+    weight_decay: float = checked(0.01, at_least=0)
+
+
+@dataclass(frozen=True)
+class RMSpropConfig(OptimizerConfig):
+    _target_: str = "torch.optim.RMSprop"
+    alpha: float = checked(0.99, at_least=0, at_most=1)
+    eps: float = checked(1e-8, at_least=0)
+    momentum: float = checked(0.0, at_least=0)
+    weight_decay: float = checked(0.0, at_least=0)
+    centered: bool = False
+
+
+@dataclass(frozen=True)
+class SGDConfig(OptimizerConfig):
+    _target_: str = "torch.optim.SGD"
+    momentum: float = checked(0.0, at_least=0)
+    dampening: float = checked(0.0, at_least=0)
+    nesterov: bool = False
+    weight_decay: float = checked(0.0, at_least=0)
+
+
+# --- baseline ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NoneConfig:
+    _target_: str = "pg_experiments.baselines.none.NoBaseline"
+
+
+@dataclass(frozen=True)
+class BatchMeanConfig:
+    _target_: str = "pg_experiments.baselines.batch_mean.BatchMean"
+
+
+@dataclass(frozen=True)
+class LeaveOneOutConfig:
+    _target_: str = "pg_experiments.baselines.leave_one_out.LeaveOneOut"
+
+
+@dataclass(frozen=True)
+class ValueNetworkConfig:
+    _target_: str = "pg_experiments.baselines.value_network.ValueNetwork"
+    hidden_sizes: list[int] = checked([64, 64], at_least=1)
+    activation: str = checked("relu", one_of=("relu", "tanh"))
+    updates_per_iteration: int = checked(3, at_least=1)
+    optimizer: Any = "???"
+
+
+# --- algorithm --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReinforceConfig:
+    _target_: str = "pg_experiments.algorithms.reinforce.Reinforce"
+    entropy_coefficient: float = per_run(0.0, at_least=0)
+    normalize_advantage: bool = True
+    discounted_objective: bool = False
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    every: int = checked(0, at_least=0)
+    episodes: int = checked(100, at_least=1)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    every: int = checked(0, at_least=0)
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    every: int = checked(1, at_least=1)
+    tensorboard: bool = True
+    progress: str = checked("auto", one_of=("auto", "rich", "plain", "none"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, complete. `seed`, `total_env_steps` and every field marked `per_run` below are numbers."""
+
+    policy: Any = "???"
+    env: Any = "???"
+    optimizer: Any = "???"
+    baseline: Any = "???"
+    algorithm: Any = "???"
+    seed: int = per_run(0, at_least=0, at_most=2**63 - 1)
+    total_env_steps: int = per_run(1_000_000, at_least=1)
+    device: str = checked("cpu", one_of=("cpu",))
+    dtype: str = checked("float32", one_of=("float32", "float64"))
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+GROUPS = ("policy", "env", "optimizer", "baseline", "algorithm")
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "policy": {"softmax": SoftmaxConfig, "gaussian": GaussianConfig, "tabular_softmax": TabularSoftmaxConfig},
+    "env": {
+        "cartpole": CartPoleConfig,
+        "pendulum": PendulumConfig,
+        "navigation": NavigationConfig,
+        "navigation_discrete": NavigationDiscreteConfig,
+        "gymnasium": GymnasiumConfig,
+    },
+    "optimizer": {
+        "adam": AdamConfig,
+        "adamw": AdamWConfig,
+        "rmsprop": RMSpropConfig,
+        "sgd": SGDConfig,
+        "torch": OptimizerConfig,
+    },
+    "baseline": {
+        "none": NoneConfig,
+        "batch_mean": BatchMeanConfig,
+        "leave_one_out": LeaveOneOutConfig,
+        "value_network": ValueNetworkConfig,
+    },
+    "algorithm": {"reinforce": ReinforceConfig},
+}
+
+
+COMMON_KEYS = {
+    "env": EnvConfig,
+    "optimizer": OptimizerConfig,
+}  # what a user's own part of the group has as well
+
+
+def with_common_keys(group: str, part: dict[str, Any]) -> dict[str, Any]:
+    """A user's own part, from YAML without a schema, completed by the keys that every part of its group has."""
+    schema = COMMON_KEYS.get(group)
+    common = {f.name: getattr(schema(), f.name) for f in fields(schema)} if schema else {}
+    nested = {
+        key: with_common_keys(key, value)
+        for key, value in part.items()
+        if isinstance(value, dict) and "_target_" in value
+    }
+    return {**common, **part, **nested}
+
+
+def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Every leaf of a config as (dotted key, value, the field's metadata); a user's own part is a dict."""
+    if is_dataclass(config):
+        items = [(f.name, getattr(config, f.name), dict(f.metadata)) for f in fields(config)]
+    else:
+        schema = COMMON_KEYS.get(prefix.rstrip(".").rpartition(".")[2])
+        known = {f.name: dict(f.metadata) for f in fields(schema)} if schema else {}
+        items = [(key, value, known.get(key, {})) for key, value in config.items()]
+    for name, value, metadata in items:
+        if is_dataclass(value) or (isinstance(value, dict) and "_target_" in value):
+            yield from walk(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value, metadata
+
+
+def check_values(config: Config) -> None:
+    """Raise a `ConfigError` for the first value outside its allowed range."""
+    for key, value, metadata in walk(config):
+        if isinstance(value, str) and value == "???":
+            raise ConfigError(key, None, f"is required; give it as {key}=...")
+        for number in value if isinstance(value, list) else [value]:
+            _check_number(key, number, metadata)
+        words = metadata.get("one_of")
+        if words and value not in words:
+            raise ConfigError(key, value, f"must be one of {', '.join(words)}.{nearest(str(value), words)}")
+
+
+def _check_number(key: str, number: Any, metadata: dict[str, Any]) -> None:
+    if not isinstance(number, int | float) or isinstance(number, bool):
+        return
+    above, at_least, at_most = (metadata.get(limit) for limit in ("above", "at_least", "at_most"))
+    if not math.isfinite(number):
+        raise ConfigError(key, number, "must be a finite number")
+    if above is not None and not number > above:
+        raise ConfigError(key, number, f"must be above {above}")
+    if at_least is not None and number < at_least:
+        limits = f"from {at_least} to {at_most}" if at_most is not None else f"at least {at_least}"
+        raise ConfigError(key, number, f"must be {limits}")
+    if at_most is not None and number > at_most:
+        limits = f"from {at_least} to {at_most}" if at_least is not None else f"at most {at_most}"
+        raise ConfigError(key, number, f"must be {limits}")

@@ -1,0 +1,131 @@
+"""Any Gymnasium environment behind the same interface as the native ones: slower, all the same."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from jaxtyping import Bool, Float, Int64, Num
+from torch import Tensor
+
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
+from pg_experiments.errors import ConfigError, nearest
+
+Copies = list[list[gymnasium.Env[Any, Any]]]  # [runs][envs]
+
+
+class GymnasiumEnv:
+    """Copies of a registered Gymnasium environment, stepped one after the other, each only while its episode runs.
+
+    Every episode begins with a reset from a seed that comes from its run's own noise, so a run does not depend on its
+    neighbours. Box observations are flattened; a Discrete observation becomes a one-hot vector.
+
+    Args:
+        id: registered id, or `module:id`, which imports the module first.
+        kwargs: for `gymnasium.make`.
+        max_episode_steps: limit of an episode; None takes the environment's own.
+
+    Raises:
+        ConfigError: for an unknown id, wrong kwargs, spaces that no policy here fits, or an episode without a limit.
+    """
+
+    def __init__(self, id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None) -> None:
+        self._id, self._kwargs, self._limit = id, dict(kwargs), max_episode_steps
+        self._pool = [self._make(check=True)]
+        env = self._pool[0]
+        limit = max_episode_steps or (env.spec.max_episode_steps if env.spec else None)
+        if limit is None:
+            raise ConfigError("env.max_episode_steps", None, f"{id} has no limit of its own; give one")
+        self._states = env.observation_space.n if isinstance(env.observation_space, spaces.Discrete) else None
+        self._first_state = getattr(env.observation_space, "start", 0)
+        self._first_action = getattr(env.action_space, "start", 0)
+        self.spec = EnvSpec(
+            observation_size=self._observation_size(env.observation_space),
+            actions=self._actions(env.action_space),
+            max_episode_steps=limit,
+            reset_noise_size=2,
+            num_states=int(self._states) if self._states is not None else None,
+        )
+
+    def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
+        """Reset every copy with a seed below 2³¹ made of its two random numbers."""
+        runs, envs = noise.shape[:2]
+        while len(self._pool) < runs * envs:
+            self._pool.append(self._make(check=False))
+        copies = [self._pool[run * envs : (run + 1) * envs] for run in range(runs)]
+        high, low = (noise.double() * torch.tensor([2.0**16, 2.0**15])).long().unbind(-1)
+        seeds = (high * 2**15 + low).tolist()
+        observation = np.zeros((runs, envs, self.spec.observation_size))
+        for run, row in enumerate(copies):
+            for index, env in enumerate(row):
+                observation[run, index] = self._flat(env.reset(seed=seeds[run][index])[0])
+        return copies, torch.from_numpy(observation).to(noise.dtype)
+
+    def step(
+        self, state: Copies, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
+    ) -> Transition:
+        """Step the copies whose episode is not over; the others give zeros."""
+        actions = action.numpy()
+        shape = (len(state), len(state[0]))
+        observation = np.zeros((*shape, self.spec.observation_size))
+        reward, terminated, truncated = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
+        for run, index in running.nonzero().tolist():
+            env = state[run][index]
+            seen, reward[run, index], terminated[run, index], truncated[run, index], _ = env.step(
+                self._env_action(env, actions[run, index])
+            )
+            observation[run, index] = self._flat(seen)
+        dtype = action.dtype if action.is_floating_point() else torch.get_default_dtype()
+        return Transition(
+            state,
+            torch.from_numpy(observation).to(dtype),
+            torch.from_numpy(reward).to(dtype),
+            torch.from_numpy(terminated),
+            torch.from_numpy(truncated),
+        )
+
+    def select(self, state: Copies, rows: Int64[Tensor, " rows"]) -> Copies:
+        return [state[row] for row in rows.tolist()]
+
+    def _make(self, check: bool) -> gymnasium.Env[Any, Any]:
+        try:
+            return gymnasium.make(
+                self._id, max_episode_steps=self._limit, disable_env_checker=not check, **self._kwargs
+            )
+        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+            if isinstance(error, gymnasium.error.DependencyNotInstalled):
+                raise ConfigError("env.id", self._id, str(error)) from error
+            reason = f"there is no such environment.{nearest(self._id, gymnasium.registry)}"
+            raise ConfigError("env.id", self._id, reason) from error
+        except TypeError as error:
+            raise ConfigError("env.kwargs", self._kwargs, str(error).splitlines()[0]) from error
+
+    def _observation_size(self, space: spaces.Space[Any]) -> int:
+        if isinstance(space, spaces.Discrete):
+            return int(space.n)
+        if isinstance(space, spaces.Box):
+            return int(np.prod(space.shape))
+        raise ConfigError("env.id", self._id, f"observations must be Box or Discrete, but are {space}")
+
+    def _actions(self, space: spaces.Space[Any]) -> DiscreteActions | BoxActions:
+        if isinstance(space, spaces.Discrete):
+            return DiscreteActions(int(space.n))
+        if isinstance(space, spaces.Box):
+            low, high = space.low.flatten().tolist(), space.high.flatten().tolist()
+            return BoxActions(tuple(low), tuple(high))
+        raise ConfigError("env.id", self._id, f"actions must be Discrete or Box, but are {space}")
+
+    def _flat(self, observation: Any) -> Any:
+        if self._states is None:
+            return np.asarray(observation, dtype=np.float64).ravel()
+        one_hot = np.zeros(self.spec.observation_size)
+        one_hot[int(observation) - self._first_state] = 1.0
+        return one_hot
+
+    def _env_action(self, env: gymnasium.Env[Any, Any], action: Any) -> Any:
+        if isinstance(self.spec.actions, DiscreteActions):
+            return int(action) + self._first_action
+        space = env.action_space
+        return action.reshape(space.shape).astype(space.dtype)

@@ -1,0 +1,101 @@
+"""What an environment is to this package: plain functions over tensors that hold every copy of every run."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from jaxtyping import Bool, Float, Int64, Num
+from torch import Tensor
+
+EnvState = Any  # the simulator's own state; only the environment that made it looks inside
+
+
+@dataclass(frozen=True)
+class DiscreteActions:
+    """Actions 0 to `count` - 1."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class BoxActions:
+    """Real-valued actions, one number per dimension, each between its `low` and `high` (may be infinite)."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """The sizes that a policy and a rollout need to know of an environment.
+
+    Attributes:
+        observation_size: numbers in one observation.
+        actions: `DiscreteActions` or `BoxActions`.
+        max_episode_steps: steps after which an episode that has not terminated is truncated.
+        reset_noise_size: uniform numbers in [0, 1) that one reset uses.
+        num_states: for a finite environment, whose observation is the one-hot vector of its state; otherwise None.
+    """
+
+    observation_size: int
+    actions: DiscreteActions | BoxActions
+    max_episode_steps: int
+    reset_noise_size: int
+    num_states: int | None = None
+
+
+class Transition(NamedTuple):
+    """What one step gave.
+
+    `terminated` says that the task ended, so nothing follows; `truncated` that the environment itself stopped
+    watching, so something would follow. The limit `EnvSpec.max_episode_steps` is counted by the rollout, not here.
+    `observation` is the one after the step and before any reset.
+    """
+
+    state: EnvState
+    observation: Float[Tensor, "runs envs observation"]
+    reward: Float[Tensor, "runs envs"]
+    terminated: Bool[Tensor, "runs envs"]
+    truncated: Bool[Tensor, "runs envs"]
+
+
+class Env(Protocol):
+    """The copies of one environment for a batch of runs.
+
+    An environment draws no random numbers: `reset` takes its noise as an argument. A copy whose episode is over may be
+    stepped on; what it then returns is not used, and it must not disturb any other copy.
+    """
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Sizes and limits."""
+        ...
+
+    def reset(self, noise: Float[Tensor, "runs envs noise"]) -> tuple[EnvState, Float[Tensor, "runs envs observation"]]:
+        """Start one episode in every copy.
+
+        Args:
+            noise: uniform in [0, 1), `spec.reset_noise_size` numbers per copy.
+
+        Returns:
+            The state and the first observation.
+        """
+        ...
+
+    def step(
+        self,
+        state: EnvState,
+        action: Num[Tensor, "runs envs *action"],
+        running: Bool[Tensor, "runs envs"],
+    ) -> Transition:
+        """Advance every copy by one step.
+
+        Args:
+            state: from `reset` or the last `step`; it may be reused, so only the newest one is valid.
+            action: index (int64) for `DiscreteActions`; numbers within the bounds for `BoxActions`.
+            running: the copies whose episode is not over; the others may be left alone.
+        """
+        ...
+
+    def select(self, state: EnvState, rows: Int64[Tensor, " rows"]) -> EnvState:
+        """Keep only the given runs of a state, in the given order."""
+        ...

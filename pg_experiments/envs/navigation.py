@@ -1,0 +1,135 @@
+"""Navigation: climb a smooth field to its maximum, by steps of any angle and length or by fixed ones."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
+from pg_experiments.envs.navigation_field import (
+    CONTINUOUS_MAX_EPISODE_STEPS,
+    DISCRETE_MAX_EPISODE_STEPS,
+    DISCRETE_STEP,
+    DOWN,
+    HEIGHT,
+    LEFT,
+    MAX_STEP,
+    RIGHT,
+    START,
+    UP,
+    WIDTH,
+    climb_reward,
+    field_value,
+    scaled_position,
+    within_target,
+)
+
+
+@dataclass(frozen=True)
+class Navigation:
+    """Walk uphill with a pair of real numbers as the action: an angle and a step size.
+
+    The world is a rectangle of 1.6 m by 1.0 m with the field `field_value`: 0 in the lower left corner, 1 in
+    the upper right one. The state is the position (x m, y m); the observation is the position scaled to
+    [-1, 1] in both directions. The action is (angle in [-π, π] rad, counted from the x axis; step size in
+    [0, 0.192] m); a larger or negative step size is clipped. The rectangle's borders clip the position. The
+    reward is `climb_reward`: 10 times the height gained, minus 0.05. The episode terminates within 2 % of the
+    diagonal from the maximum. The shortest path from the exact start has 10 actions.
+
+    Attributes:
+        start_noise: the start is uniform within ± this fraction of width and height around (0.08, 0.05) m;
+            0 starts exactly there.
+    """
+
+    max_episode_steps: int = CONTINUOUS_MAX_EPISODE_STEPS
+    start_noise: float = 0.02
+
+    @property
+    def spec(self) -> EnvSpec:
+        actions = BoxActions((-math.pi, 0.0), (math.pi, MAX_STEP))
+        return EnvSpec(2, actions, self.max_episode_steps, reset_noise_size=2)
+
+    def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Start uniformly in the rectangle of ± `start_noise` around the start."""
+        return _start(noise, self.start_noise)
+
+    def step(
+        self,
+        state: tuple[Float[Tensor, "runs envs"], ...],
+        action: Float[Tensor, "runs envs 2"],
+        running: Bool[Tensor, "runs envs"],
+    ) -> Transition:
+        angle, step_size = action[..., 0], action[..., 1].clamp(0.0, MAX_STEP)
+        return _move(state, torch.cos(angle) * step_size, torch.sin(angle) * step_size)
+
+    def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
+        return tuple(part[rows] for part in state)
+
+
+@dataclass(frozen=True)
+class NavigationDiscrete:
+    """The same world as `Navigation` with five actions: up (0), down (1), right (2), left (3) and stay (4).
+
+    A move is 1/53 of the width long, 0.0302 m. State, observation, reward and end are those of `Navigation`.
+    The shortest path from the exact start has 81 actions.
+
+    Attributes:
+        start_noise: the start is uniform within ± this fraction of width and height around (0.08, 0.05) m;
+            0 starts exactly there.
+    """
+
+    max_episode_steps: int = DISCRETE_MAX_EPISODE_STEPS
+    start_noise: float = 0.02
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec(2, DiscreteActions(5), self.max_episode_steps, reset_noise_size=2)
+
+    def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Start uniformly in the rectangle of ± `start_noise` around the start."""
+        return _start(noise, self.start_noise)
+
+    def step(
+        self,
+        state: tuple[Float[Tensor, "runs envs"], ...],
+        action: Int64[Tensor, "runs envs"],
+        running: Bool[Tensor, "runs envs"],
+    ) -> Transition:
+        dtype = state[0].dtype
+        rights = (action == RIGHT).to(dtype) - (action == LEFT).to(dtype)
+        ups = (action == UP).to(dtype) - (action == DOWN).to(dtype)
+        return _move(state, rights * DISCRETE_STEP, ups * DISCRETE_STEP)
+
+    def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
+        return tuple(part[rows] for part in state)
+
+
+def _start(
+    noise: Float[Tensor, "runs envs 2"], start_noise: float
+) -> tuple[tuple[Tensor, ...], Float[Tensor, "runs envs 2"]]:
+    centred = (noise * 2 - 1) * start_noise
+    x = (START[0] + centred[..., 0] * WIDTH).clamp(0.0, WIDTH)
+    y = (START[1] + centred[..., 1] * HEIGHT).clamp(0.0, HEIGHT)
+    return (x, y), torch.stack(scaled_position(x, y), -1)
+
+
+def _move(
+    state: tuple[Float[Tensor, "runs envs"], ...],
+    move_x: Float[Tensor, "runs envs"],
+    move_y: Float[Tensor, "runs envs"],
+) -> Transition:
+    """Move every copy by (move_x, move_y) m, as far as the border."""
+    value_before = field_value(*state)
+    x = (state[0] + move_x).clamp(0.0, WIDTH)
+    y = (state[1] + move_y).clamp(0.0, HEIGHT)
+    terminated = within_target(x, y)
+    value_after = torch.where(terminated, 1.0, field_value(x, y))
+    return Transition(
+        (x, y),
+        torch.stack(scaled_position(x, y), -1),
+        climb_reward(value_before, value_after),
+        terminated,
+        torch.zeros_like(terminated),
+    )

@@ -1,0 +1,29 @@
+"""Errors that a user can mend: one line that names the key, the value, what is allowed and the nearest choice."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user asked for cannot be done. The message is one line; commands print it and exit with 2."""
+
+
+class ConfigError(UserError):
+    """A config value that cannot be used.
+
+    Args:
+        key: dotted name, such as `optimizer.lr`.
+        value: what was given; None leaves it out of the message.
+        problem: what is wrong and what is allowed.
+    """
+
+    def __init__(self, key: str, value: object, problem: str) -> None:
+        given = key if value is None else f"{key}={value}"
+        super().__init__(f"{given}: {problem}")
+        self.key = key
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The question "Did you mean 'x'?", x the choice most like the word; an empty string when none is like it."""
+    found = difflib.get_close_matches(word, sorted(choices), n=1, cutoff=0.5)
+    return f" Did you mean '{found[0]}'?" if found else ""

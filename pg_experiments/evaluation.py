@@ -1,0 +1,65 @@
+"""How good a trained policy is: fresh episodes, with random numbers of their own."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from pg_experiments.envs.interface import Env
+from pg_experiments.policies.interface import Policy
+from pg_experiments.policies.networks import Parameters
+from pg_experiments.randomness import generator_for
+from pg_experiments.rollout import play_episodes
+
+
+class Evaluation(NamedTuple):
+    """Undiscounted returns of the episodes of one run.
+
+    Attributes:
+        episodes: how many.
+        return_mean, return_std: mean and sample standard deviation (n - 1) of the episode returns.
+        length_mean: mean number of steps.
+        return_low, return_high: 95 % confidence interval of the mean (Student's t over the episodes).
+    """
+
+    episodes: int
+    return_mean: float
+    return_std: float
+    length_mean: float
+    return_low: float
+    return_high: float
+
+
+def evaluate_policy(
+    policy: Policy,
+    parameters: Parameters,
+    env: Env,
+    seeds: Sequence[int],
+    episodes: int,
+    dtype: torch.dtype,
+    *,
+    deterministic: bool = True,
+) -> list[Evaluation]:
+    """Play `episodes` episodes with every run's policy; the same seeds give the same episodes.
+
+    Args:
+        seeds: one per run.
+        deterministic: play the mode of the policy; otherwise sample.
+    """
+    generators = [generator_for(seed, "evaluation") for seed in seeds]
+    outcome, _ = play_episodes(
+        policy, parameters, env, generators, episodes, dtype, deterministic=deterministic, record=False
+    )
+    return [
+        _summary(returns.double(), lengths.double())
+        for returns, lengths in zip(outcome.episode_return, outcome.length, strict=True)
+    ]
+
+
+def _summary(returns: torch.Tensor, lengths: torch.Tensor) -> Evaluation:
+    from scipy import stats  # half a second to import, and not needed before training ends
+
+    episodes, mean = len(returns), float(returns.mean(0))
+    std = float(returns.std(0)) if episodes > 1 else 0.0
+    half = float(stats.t.ppf(0.975, episodes - 1)) * std / episodes**0.5 if episodes > 1 and std > 0 else 0.0
+    return Evaluation(episodes, mean, std, float(lengths.mean(0)), mean - half, mean + half)

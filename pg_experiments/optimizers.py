@@ -1,0 +1,163 @@
+"""torch's own element-wise optimizers with a learning rate, a schedule and a gradient norm limit per run."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from pg_experiments.errors import ConfigError
+from pg_experiments.exact import per_run
+from pg_experiments.policies.networks import Parameters
+
+
+def schedule_factor(schedule: str, progress: float) -> float:
+    """What a learning rate is multiplied by after the fraction `progress` (0 to 1) of a run's env steps.
+
+    constant: 1. linear: 1 - p. cosine: (1 + cos πp) / 2 (Loshchilov and Hutter, 2017, arXiv:1608.03983, eq. 5).
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    if schedule == "linear":
+        return 1 - progress
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * progress)) / 2
+    return 1.0
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Which optimizer, and its numbers per run.
+
+    Attributes:
+        torch_class: an element-wise subclass of `torch.optim.Optimizer`.
+        arguments: for its constructor, without `lr`.
+        lr: learning rate, at least 0.
+        schedule: see `schedule_factor`.
+        max_gradient_norm: limit of the gradient's Euclidean norm; infinite: no limit.
+    """
+
+    torch_class: type[torch.optim.Optimizer]
+    arguments: Mapping[str, Any]
+    lr: Float[Tensor, " runs"]
+    schedule: str
+    max_gradient_norm: Float[Tensor, " runs"]
+
+    def select(self, rows: Int64[Tensor, " rows"]) -> "OptimizerSettings":
+        """The settings of the given runs."""
+        return replace(self, lr=self.lr[rows], max_gradient_norm=self.max_gradient_norm[rows])
+
+    def check(self, key: str) -> None:
+        """Try the optimizer on a few numbers, and refuse one for which runs in one tensor are not runs alone.
+
+        An optimizer fits when it changes each element by itself and in proportion to the learning rate. That rules out
+        LBFGS, Adafactor, Muon, Rprop and ASGD.
+
+        Args:
+            key: name of the config part, for the message.
+
+        Raises:
+            ConfigError: names the class and what is wrong with it.
+        """
+        rates = (0.5, 0.02)
+        start = torch.tensor([[0.3, -1.2, 0.7], [2.0, 0.1, -0.4]], dtype=torch.float64)
+        together = start.clone()
+        alone = [start[run].clone() for run in range(2)]
+        try:
+            steppers = [
+                self._make([together], 1.0),
+                *(self._make([alone[run]], rates[run]) for run in range(2)),
+            ]
+            for step in range(3):
+                old = together.clone()
+                together.grad = (together - 0.1 * step).sin()
+                for run in range(2):
+                    alone[run].grad = (alone[run] - 0.1 * step).sin()
+                for stepper in steppers:
+                    stepper.step()
+                together.copy_(old + torch.tensor(rates, dtype=torch.float64)[:, None] * (together - old))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"{key}._target_", self._name, str(error).splitlines()[0]) from error
+        if not torch.allclose(together, torch.stack(alone), rtol=1e-6, atol=1e-9):
+            raise ConfigError(
+                f"{key}._target_",
+                self._name,
+                "does not change each element by itself and in proportion to lr, so runs cannot share it; "
+                "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD can",
+            )
+
+    def _make(self, parameters: list[Tensor], lr: float) -> torch.optim.Optimizer:
+        return self.torch_class(parameters, lr=lr, **self.arguments)  # type: ignore[call-arg]
+
+    @property
+    def _name(self) -> str:
+        return f"{self.torch_class.__module__}.{self.torch_class.__qualname__}"
+
+
+class Learner:
+    """The parameters of a batch of runs and the torch optimizer that changes them."""
+
+    def __init__(self, settings: OptimizerSettings, parameters: Parameters) -> None:
+        self.settings = settings
+        self.parameters = parameters
+        self._optimizer = settings._make(list(parameters.values()), 1.0)
+
+    def step(
+        self, gradients: Parameters, progress: Float[Tensor, " runs"]
+    ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
+        """Change the parameters in place by one step.
+
+        The gradient of a run whose norm is above its limit is scaled down to the limit. torch's optimizer then steps
+        with learning rate 1, and each run keeps the fraction `lr` of its own step: new = old + lr · (stepped - old).
+
+        Args:
+            gradients: of the loss, for every parameter.
+            progress: fraction of the run that is over, for the schedule.
+
+        Returns:
+            The gradient norm before the limit, and the learning rate that was used.
+        """
+        names = list(self.parameters)
+        norm = torch.stack([gradients[name].flatten(1).square().sum(1) for name in names]).cumsum(0)[-1].sqrt()
+        limit = self.settings.max_gradient_norm.to(norm.dtype)
+        scale = torch.where(norm > limit, limit / norm, 1.0)
+        factors = [schedule_factor(self.settings.schedule, value) for value in progress.tolist()]
+        lr = self.settings.lr.to(norm.dtype) * torch.tensor(factors, dtype=norm.dtype)
+        old = {name: self.parameters[name].clone() for name in names}
+        for name in names:
+            self.parameters[name].grad = gradients[name] * per_run(scale, gradients[name])
+        self._optimizer.step()
+        for name in names:
+            parameter = self.parameters[name]
+            parameter.grad = None
+            step = parameter.sub_(old[name]).mul_(per_run(lr, parameter))
+            torch.add(old[name], step, out=parameter)
+        return norm, lr
+
+    def select(self, rows: Int64[Tensor, " rows"]) -> "Learner":
+        """Keep the given runs only."""
+        runs = len(self.settings.lr)
+        chosen = Learner(
+            self.settings.select(rows), {name: parameter[rows] for name, parameter in self.parameters.items()}
+        )
+        for name, parameter in self.parameters.items():
+            chosen._optimizer.state[chosen.parameters[name]] = {
+                key: value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == runs else value
+                for key, value in self._optimizer.state[parameter].items()
+            }
+        return chosen
+
+    def state(self) -> dict[str, Any]:
+        """A copy of everything, as tensors and plain numbers."""
+        return {
+            "parameters": {name: parameter.clone() for name, parameter in self.parameters.items()},
+            "optimizer": {
+                name: {
+                    key: value.clone() if isinstance(value, Tensor) else value
+                    for key, value in self._optimizer.state[parameter].items()
+                }
+                for name, parameter in self.parameters.items()
+            },
+        }

@@ -1,0 +1,108 @@
+"""Distributions over actions, one per sample. A draw is a function of (parameters, noise): nothing here is random."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int64, Num
+from torch import Generator, Tensor
+
+
+class Distribution(Protocol):
+    """π(· | observation) for every sample of every run; the dimensions of one action are already summed."""
+
+    def sample(self, noise: Float[Tensor, "runs samples noise"]) -> Num[Tensor, "runs samples *action"]:
+        """The action that the noise stands for."""
+        ...
+
+    def log_prob(self, action: Num[Tensor, "runs samples *action"]) -> Float[Tensor, "runs samples"]:
+        """log π(action)."""
+        ...
+
+    def entropy(self) -> Float[Tensor, "runs samples"]:
+        """-E[log π(action)], in nats."""
+        ...
+
+    def mode(self) -> Num[Tensor, "runs samples *action"]:
+        """The most probable action: what a deterministic evaluation plays."""
+        ...
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """One of K actions with probability softmax(logits): pᵢ = exp(zᵢ) / Σⱼ exp(zⱼ).
+
+    Attributes:
+        logits: any real numbers.
+    """
+
+    logits: Float[Tensor, "runs samples actions"]
+
+    @staticmethod
+    def draw_noise(
+        generator: Generator, shape: tuple[int, ...], actions: int, dtype: torch.dtype
+    ) -> Float[Tensor, "*shape actions"]:
+        """Standard Gumbel noise, -log(-log u) with u uniform in [0, 1): what `sample` takes."""
+        return torch.rand(*shape, actions, generator=generator, dtype=dtype).log_().neg_().log_().neg_()
+
+    def sample(self, noise: Float[Tensor, "runs samples actions"]) -> Int64[Tensor, "runs samples"]:
+        """argmaxᵢ(zᵢ + gᵢ). Source: Gumbel (1954); Maddison, Tarlow and Minka (2014), arXiv:1411.0030."""
+        return _argmax(self.logits + noise)
+
+    def log_prob(self, action: Int64[Tensor, "runs samples"]) -> Float[Tensor, "runs samples"]:
+        return self._log_probs().gather(-1, action[..., None])[..., 0]
+
+    def entropy(self) -> Float[Tensor, "runs samples"]:
+        log_probs = self._log_probs()
+        # an action of probability 0 has log-probability -inf and adds 0
+        return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)
+
+    def mode(self) -> Int64[Tensor, "runs samples"]:
+        return _argmax(self.logits)
+
+    def _log_probs(self) -> Float[Tensor, "runs samples actions"]:
+        return torch.log_softmax(self.logits, -1)
+
+
+def _argmax(x: Float[Tensor, "runs samples actions"]) -> Int64[Tensor, "runs samples"]:
+    if x.shape[-1] == 2:  # the same answer as below, several times as fast
+        return (x[..., 1] > x[..., 0]).long()
+    return x.contiguous().argmax(-1)
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """Independent normal numbers, one per action dimension: aᵢ = meanᵢ + stdᵢ · noiseᵢ.
+
+    Attributes:
+        mean: of each dimension.
+        log_std: natural logarithm of the standard deviation; one for all samples, or one per sample.
+    """
+
+    mean: Float[Tensor, "runs samples action"]
+    log_std: Float[Tensor, "runs #samples action"]
+
+    @staticmethod
+    def draw_noise(
+        generator: Generator, shape: tuple[int, ...], size: int, dtype: torch.dtype
+    ) -> Float[Tensor, "*shape size"]:
+        """Standard normal noise: what `sample` takes."""
+        return torch.randn(*shape, size, generator=generator, dtype=dtype)
+
+    def sample(self, noise: Float[Tensor, "runs samples action"]) -> Float[Tensor, "runs samples action"]:
+        return self.mean + self.log_std.exp() * noise
+
+    def log_prob(self, action: Float[Tensor, "runs samples action"]) -> Float[Tensor, "runs samples"]:
+        """Σᵢ -½ ((aᵢ - meanᵢ) / stdᵢ)² - log stdᵢ - ½ log 2π."""
+        standardised = (action - self.mean) * torch.exp(-self.log_std)
+        each = -0.5 * standardised.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        return each.sum(-1)
+
+    def entropy(self) -> Float[Tensor, "runs samples"]:
+        """Σᵢ log stdᵢ + ½ log 2πe."""
+        each = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
+        return each.sum(-1).expand(self.mean.shape[:-1])
+
+    def mode(self) -> Float[Tensor, "runs samples action"]:
+        return self.mean

@@ -1,0 +1,41 @@
+"""What a policy is to this package: observation -> distribution over actions. No optimizer, no loss, no data."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Num
+from torch import Generator, Tensor
+
+from pg_experiments.policies.distributions import Distribution
+from pg_experiments.policies.networks import Parameters
+
+
+class Policy(Protocol):
+    """π(action | observation; parameters), for a batch of runs.
+
+    A policy is a frozen dataclass made from its config and the environment's `EnvSpec`; per-run numbers of its config
+    arrive as tensors `[runs]`. The parameters are handed in and out.
+    """
+
+    def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
+        """Draw first parameters for each run from its own generator."""
+        ...
+
+    def prepare(self, parameters: Parameters) -> Parameters:
+        """The parameters in a form that is fast to act with many times; returning them unchanged is right as well."""
+        ...
+
+    def __call__(self, parameters: Parameters, observation: Float[Tensor, "runs samples observation"]) -> Distribution:
+        """The distribution over actions for every observation."""
+        ...
+
+    def draw_noise(
+        self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Float[Tensor, "*shape noise"]:
+        """Draw from one run's generator the noise that `Distribution.sample` turns into actions."""
+        ...
+
+    def env_action(self, action: Num[Tensor, "..."]) -> Num[Tensor, "..."]:
+        """The environment's action for a sampled one: rescaled to the bounds and clipped, or the same."""
+        ...

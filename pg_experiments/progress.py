@@ -1,0 +1,137 @@
+"""What a person sees while runs train."""
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+PLAIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a batch of runs is.
+
+    Attributes:
+        iteration: of the batch.
+        env_steps, total_env_steps: of all runs together.
+        runs, running: in the batch, and still training.
+        return_mean: mean episode return of the iteration, over the running runs.
+        entropy: of the policies, nats per action.
+        env_steps_per_second: of all runs together, since the start.
+    """
+
+    iteration: int
+    env_steps: int
+    total_env_steps: int
+    runs: int
+    running: int
+    return_mean: float
+    entropy: float
+    env_steps_per_second: float
+
+    @property
+    def seconds_left(self) -> float:
+        """At the speed so far."""
+        return max(0, self.total_env_steps - self.env_steps) / max(self.env_steps_per_second, 1e-9)
+
+    def line(self) -> str:
+        """Everything in one line."""
+        runs = f"{self.running} of {self.runs} runs | " if self.runs > 1 else ""
+        return (
+            f"{runs}iteration {self.iteration} | {self.env_steps:,} of {self.total_env_steps:,} env steps | "
+            f"return {self.return_mean:.1f} | entropy {self.entropy:.2f} nats | "
+            f"{self.env_steps_per_second:,.0f} env steps/s | {duration(self.seconds_left)} left"
+        )
+
+
+class Display(Protocol):
+    """Shows one `Status` after another."""
+
+    def show(self, status: Status) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def show(self, status: Status) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class PlainDisplay:
+    """A line every two seconds, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._last: Status | None = None
+
+    def show(self, status: Status) -> None:
+        self._last = status
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_SECONDS
+            print(status.line(), flush=True)
+            self._last = None
+
+    def close(self) -> None:
+        if self._last is not None:
+            print(self._last.line(), flush=True)
+
+
+class RichDisplay:
+    """One line with a bar, drawn in place."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.fields[runs]}iteration {task.fields[iteration]}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=Console(stderr=False),
+            refresh_per_second=8,
+        )
+        self._task = self._progress.add_task("", total=1, runs="", iteration=0, numbers="")
+        self._progress.start()
+
+    def show(self, status: Status) -> None:
+        self._progress.update(
+            self._task,
+            completed=status.env_steps,
+            total=status.total_env_steps,
+            runs=f"{status.running} of {status.runs} runs  " if status.runs > 1 else "",
+            iteration=status.iteration,
+            numbers=(
+                f"{status.env_steps / 1e6:.2f}M env steps  [bold]return {status.return_mean:.1f}[/bold]  "
+                f"entropy {status.entropy:.2f}  {status.env_steps_per_second / 1e3:,.0f}k steps/s  "
+                f"{duration(status.seconds_left)} left"
+            ),
+        )
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def make_display(kind: str) -> Display:
+    """`auto` is `rich` on a terminal and `plain` elsewhere."""
+    if kind == "none":
+        return NoDisplay()
+    if kind == "rich" or (kind == "auto" and sys.stdout.isatty()):
+        return RichDisplay()
+    return PlainDisplay()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `42 s`, `3 min 20 s` or `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

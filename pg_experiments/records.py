@@ -1,0 +1,106 @@
+"""What a run writes while it trains: `metrics.csv` and TensorBoard events, one row per logged iteration."""
+
+import csv
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FLUSH_SECONDS = 1.0
+
+
+class RunRecords:
+    """The open files of one run's folder.
+
+    TensorBoard's events are written directly, one event with all scalars per row: without a writer thread per run, and
+    in a fraction of the time.
+
+    Args:
+        run_dir: the run's folder.
+        tensorboard: whether to write events as well.
+    """
+
+    def __init__(self, run_dir: Path, tensorboard: bool) -> None:
+        self._csv_file = (run_dir / "metrics.csv").open("w", newline="")
+        self._csv: csv.DictWriter[str] | None = None
+        self._events = EventFile(run_dir) if tensorboard else None
+        self._flushed = time.monotonic()
+
+    def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float]) -> None:
+        """Add one row; TensorBoard's step is `env_steps`."""
+        row = {"iteration": iteration, "env_steps": env_steps, **metrics}
+        if self._csv is None:
+            columns = dict.fromkeys([*row, "evaluation/return_mean"])
+            self._csv = csv.DictWriter(self._csv_file, list(columns), restval="")
+            self._csv.writeheader()
+        self._csv.writerow(row)
+        if self._events:
+            self._events.add_scalars(metrics, env_steps)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def final_evaluation(self, env_steps: int, return_mean: float) -> None:
+        """Give the HParams tab the metric of the finished run."""
+        if self._events:
+            self._events.add_scalars({"evaluation/return_mean": return_mean}, env_steps)
+
+    def hyperparameters(self, values: Mapping[str, Any]) -> None:
+        """Put the run's config into TensorBoard's HParams tab, with the final evaluation as its metric."""
+        if self._events:
+            self._events.add_hyperparameters(values)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._csv_file.flush()
+        if self._events:
+            self._events.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.flush()
+        self._csv_file.close()
+        if self._events:
+            self._events.close()
+
+
+class EventFile:
+    """A TensorBoard event file."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._event = Event
+        self._file = (folder / name).open("wb")
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """One event with a value for every tag."""
+        event = self._event(wall_time=time.time(), step=step)
+        for tag, number in scalars.items():
+            event.summary.value.add(tag=tag, simple_value=number)
+        self._write(event)
+
+    def add_hyperparameters(self, values: Mapping[str, Any]) -> None:
+        """The HParams plugin's description of this run."""
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in values.items()
+        }
+        for summary in hparams(plain, {"evaluation/return_mean": 0.0}):
+            self._write(self._event(wall_time=time.time(), summary=summary))
+
+    def flush(self) -> None:
+        self._records.flush()
+
+    def close(self) -> None:
+        self._records.close()
+
+    def _write(self, event: Any) -> None:
+        self._records.write(event.SerializeToString())

@@ -1,0 +1,102 @@
+"""What is left of a run: `result.json`, and the same as a Python object."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+PACKAGES = ("pg_experiments", "torch", "gymnasium", "hydra-core", "omegaconf", "numpy")
+
+
+@dataclass
+class RunResult:
+    """The outcome of one run; its fields but `run_dir` and `policy` are the keys of `result.json`.
+
+    Attributes:
+        status: `completed`, `failed` or `interrupted`.
+        error: why it failed, or None.
+        seed: of the run.
+        env_steps, iterations, episodes: done in training.
+        wall_seconds: of the batch that the run was in, training and evaluation.
+        env_steps_per_second: env_steps / training seconds; of a run in a batch, its share of the batch's.
+        runs_in_batch: how many runs shared the program.
+        parameters_sha256: over the tensors of policy and baseline in the order of their names.
+        evaluation: `episodes`, `return_mean`, `return_std`, `length_mean` and the 95 % interval
+            `return_low` to `return_high` of the final deterministic evaluation; None when there was none.
+        config_sha256: over the config as JSON.
+        versions: of Python and the packages that decide the numbers.
+        git_commit: of the working folder, or None.
+        run_dir: the run's folder, or None.
+        policy: the trained policy as a `torch.nn.Module`.
+    """
+
+    status: str
+    error: str | None
+    seed: int
+    env_steps: int
+    iterations: int
+    episodes: int
+    wall_seconds: float
+    env_steps_per_second: float
+    runs_in_batch: int
+    parameters_sha256: str
+    evaluation: dict[str, float] | None
+    config_sha256: str
+    versions: dict[str, str]
+    git_commit: str | None
+    run_dir: Path | None = None
+    policy: Any = field(default=None, repr=False)
+
+    def to_json(self) -> str:
+        """The text of `result.json`."""
+        items = {name: value for name, value in vars(self).items() if name not in ("run_dir", "policy")}
+        return json.dumps(items, indent=2) + "\n"
+
+
+def parameters_sha256(parameters: Mapping[str, Tensor]) -> str:
+    """SHA-256 over name, type, shape and bytes of every tensor, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(parameters):
+        tensor = parameters[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def config_sha256(config: Any) -> str:
+    """SHA-256 over the config as JSON with sorted keys."""
+    items = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
+    return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the packages that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the working folder, with `-dirty` after it when tracked files differ; None outside a checkout."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,216 @@
+"""Many configs -> one structure and, for every number, a tensor over the runs; and the parts that they describe."""
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pg_experiments.algorithms.reinforce import Reinforce
+from pg_experiments.baselines.interface import Baseline
+from pg_experiments.config import Config, EnvConfig, walk
+from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
+from pg_experiments.errors import ConfigError, UserError, nearest
+from pg_experiments.optimizers import OptimizerSettings
+from pg_experiments.policies.interface import Policy
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+NOT_CHECKED = ("logging.",)  # keys that change nothing about the runs themselves
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A batch of runs: what they share, and what each has for itself.
+
+    Attributes:
+        structure: a config whose per-run numbers are those of the first run, and are not to be read.
+        numbers: value of every per-run number by dotted key, float64 `[runs]`; None (no limit) is infinite.
+    """
+
+    structure: Config
+    numbers: Mapping[str, Tensor]
+
+    def select(self, rows: Tensor) -> "Runs":
+        """The batch with the given runs only."""
+        return Runs(self.structure, {key: number[rows] for key, number in self.numbers.items()})
+
+
+def structure_of(config: Config) -> dict[str, Any]:
+    """Everything of a config that all runs of a batch must share, by dotted key."""
+    return {
+        key: value
+        for key, value, metadata in walk(config)
+        if not metadata.get("per_run") and not key.startswith(NOT_CHECKED)
+    }
+
+
+def stack(configs: Sequence[Config]) -> Runs:
+    """Put configs of equal structure into one batch.
+
+    Raises:
+        UserError: names the first structural key that differs, and its values.
+    """
+    first = structure_of(configs[0])
+    for run, config in enumerate(configs):
+        other = structure_of(config)
+        for key in [*first, *other]:
+            if first.get(key) != other.get(key):
+                raise UserError(
+                    f"{key}: runs can share one program only if they differ in per-run numbers; "
+                    f"it is {first.get(key)} in run 0 and {other.get(key)} in run {run}"
+                )
+    values: dict[str, list[float]] = {}
+    for config in configs:
+        for key, value, metadata in walk(config):
+            if metadata.get("per_run"):
+                values.setdefault(key, []).append(float("inf") if value is None else float(value))
+    return Runs(configs[0], {key: torch.tensor(value, dtype=torch.float64) for key, value in values.items()})
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a batch of runs, made from its config. They hold numbers, no state."""
+
+    env: Env
+    policy: Policy
+    baseline: Baseline
+    algorithm: Reinforce
+    optimizer: OptimizerSettings
+
+
+def build(runs: Runs, env: Env | None = None) -> Parts:
+    """Make every part.
+
+    Args:
+        runs: the batch.
+        env: one that is there already, to be used instead of a new one.
+
+    Raises:
+        UserError: when a part does not exist, does not take its keys or does not fit the environment.
+    """
+    config = runs.structure
+    own = [field.name for field in fields(EnvConfig)]
+    env = env or make("env", config.env, runs.numbers, leave_out=own)
+    policy = make("policy", config.policy, runs.numbers, spec=env.spec)
+    check_policy_fits(config.policy, env.spec)
+    return Parts(
+        env=env,
+        policy=policy,
+        baseline=make("baseline", config.baseline, runs.numbers, spec=env.spec),
+        algorithm=make(
+            "algorithm",
+            config.algorithm,
+            runs.numbers,
+            gamma=runs.numbers["env.gamma"],
+            reward_scale=runs.numbers["env.reward_scale"],
+        ),
+        optimizer=make_optimizer("optimizer", config.optimizer, runs.numbers),
+    )
+
+
+def make(key: str, config: Any, numbers: Mapping[str, Tensor], leave_out: Sequence[str] = (), **given: Any) -> Any:
+    """Call the class that `_target_` names with the config's other fields, and with what it takes of `given`.
+
+    Args:
+        key: the config's dotted name.
+        config: a schema's dataclass, or a dict from a user's own YAML file.
+        numbers: of the batch; a per-run field is handed over as a tensor `[runs]`.
+        leave_out: fields that are not the part's own.
+    """
+    items = _items(config)
+    target = locate(f"{key}._target_", items.pop("_target_", "???"))
+    arguments: dict[str, Any] = {}
+    for name, value in items.items():
+        if name in leave_out:
+            continue
+        if name == "optimizer":
+            value = make_optimizer(f"{key}.{name}", value, numbers)
+        arguments[name] = numbers.get(f"{key}.{name}", value)
+    taken = inspect.signature(target).parameters
+    free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    arguments |= {name: value for name, value in given.items() if name in taken or free}
+    for name in arguments:
+        if name not in taken and not free:
+            raise ConfigError(f"{key}.{name}", None, f"{target.__name__} takes no {name}.{nearest(name, taken)}")
+    try:
+        return target(**arguments)
+    except TypeError as error:
+        raise ConfigError(key, None, f"{target.__name__}: {error}") from error
+
+
+def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor]) -> OptimizerSettings:
+    """The settings of an optimizer config, tried out."""
+    items = _items(config)
+    target = locate(f"{key}._target_", items.pop("_target_", "???"))
+    own = {name: items.pop(name) for name in ("lr", "schedule", "max_gradient_norm", "kwargs")}
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in items.items()}
+    settings = OptimizerSettings(
+        torch_class=target,
+        arguments=arguments | own["kwargs"],
+        lr=numbers[f"{key}.lr"],
+        schedule=own["schedule"],
+        max_gradient_norm=numbers[f"{key}.max_gradient_norm"],
+    )
+    settings.check(key)
+    return settings
+
+
+def locate(key: str, path: Any) -> Any:
+    """The class or function at `package.module.Name`.
+
+    Raises:
+        ConfigError: when there is none, with the nearest name in that module.
+    """
+    module_name, _, name = str(path).rpartition(".")
+    try:
+        module = importlib.import_module(module_name) if module_name else None
+    except ImportError as error:
+        raise ConfigError(key, path, f"cannot import {module_name}: {error}") from error
+    if module is None or not hasattr(module, name):
+        raise ConfigError(key, path, f"must name a class as package.module.Name.{nearest(name, dir(module))}")
+    return getattr(module, name)
+
+
+def check_policy_fits(config: Any, spec: EnvSpec) -> None:
+    """Raise a `ConfigError` that names the fitting policies when one of ours cannot act in this environment."""
+    target = str(_items(config).get("_target_", ""))
+    discrete = ("softmax", "tabular_softmax") if spec.num_states else ("softmax",)
+    fitting = discrete if isinstance(spec.actions, DiscreteActions) else ("gaussian",)
+    ours = {
+        "pg_experiments.policies.softmax.Softmax": "softmax",
+        "pg_experiments.policies.softmax.TabularSoftmax": "tabular_softmax",
+        "pg_experiments.policies.gaussian.Gaussian": "gaussian",
+    }
+    name = ours.get(target)
+    if name is not None and name not in fitting:
+        needs = {
+            "softmax": "discrete actions",
+            "gaussian": "continuous actions",
+            "tabular_softmax": "discrete actions and finitely many states",
+        }[name]
+        actions = spec.actions
+        has = (
+            f"{actions.count} discrete actions"
+            if isinstance(actions, DiscreteActions)
+            else f"{len(actions.low)} continuous action{'s' if len(actions.low) > 1 else ''}"
+        )
+        states = "" if spec.num_states else ", continuous observations"
+        raise ConfigError(
+            "policy",
+            name,
+            f"needs {needs}, but this environment has {has}{states}; fitting: {', '.join(fitting)}",
+        )
+
+
+def num_envs(config: Config) -> int:
+    """Copies of the environment per run."""
+    return int(_items(config.env)["num_envs"])
+
+
+def _items(config: Any) -> dict[str, Any]:
+    if is_dataclass(config):
+        return {field.name: getattr(config, field.name) for field in fields(config)}
+    return dict(config)

@@ -1,0 +1,33 @@
+"""What a person reads when a run has ended."""
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from pg_experiments.progress import duration
+from pg_experiments.results import RunResult
+
+
+def print_summary(result: RunResult) -> None:
+    """Outcome, folder, and the next commands to type."""
+    console = Console(highlight=False, soft_wrap=True)
+    colour = {"completed": "green", "interrupted": "yellow", "failed": "red"}[result.status]
+    reason = f": {result.error}" if result.error else ""
+    console.print(
+        f"\n[{colour}]{result.status}[/{colour}]{reason} after {result.iterations} iterations, "
+        f"{result.episodes:,} episodes, {result.env_steps:,} env steps in {duration(result.wall_seconds)} "
+        f"({result.env_steps_per_second:,.0f} env steps/s)"
+    )
+    if result.evaluation:
+        scores = result.evaluation
+        console.print(
+            f"evaluation: mean return [bold]{scores['return_mean']:.1f}[/bold], sd {scores['return_std']:.1f}, "
+            f"mean length {scores['length_mean']:.1f} steps over {scores['episodes']} deterministic episodes"
+        )
+    if result.run_dir:
+        folder = os.path.relpath(result.run_dir, Path.cwd())
+        console.print(f"folder:     {folder}", markup=False)
+        console.print("\nnext:", markup=False)
+        console.print(f"  python -m pg_experiments.evaluate {folder} --episodes 100", markup=False)
+        console.print(f"  tensorboard --logdir {folder}", markup=False)

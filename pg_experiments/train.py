@@ -1,0 +1,79 @@
+"""The training command: `python -m pg_experiments.train policy=gaussian env=pendulum`.
+
+Hydra composes the config; `pg_experiments.training.train` does the work. torch is imported only when there is work.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
+from pg_experiments.errors import UserError
+
+EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def run_job(node: DictConfig) -> float | None:
+    """Train the one run that Hydra composed; the value of a sweep's job is its final mean return."""
+    from pg_experiments.summary import print_summary
+    from pg_experiments.training import Interrupted, train
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        (result,) = train([to_config(node)], [folder])
+    except Interrupted as interrupted:
+        print_summary(interrupted.results[0])
+        raise
+    print_summary(result)
+    if result.status == "failed":
+        raise SystemExit(EXIT_FAILED)
+    return result.evaluation["return_mean"] if result.evaluation else None
+
+
+def main() -> None:
+    """Run the command line; exit code 0, 1 (a run failed), 2 (a user's mistake) or 130 (Ctrl-C)."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: Hydra itself would print a traceback and exit with 1
+    sys.argv[1:] = free_keys(sys.argv[1:])
+    register()
+    try:
+        check_before_work(sys.argv[1:])
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
+    except UserError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except OSError as error:
+        fail(UserError(f"{error.filename or 'output folder'}: cannot be written ({error.strerror})"))
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("hydra", "omegaconf"):
+            raise
+        fail(one_line(error, sys.argv[1:]))
+
+
+def fail(error: UserError) -> None:
+    """One line on stderr, and exit code 2."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(EXIT_USER_ERROR)
+
+
+def check_before_work(arguments: Sequence[str]) -> None:
+    """Compose and build a single run before Hydra makes its folder, so that a mistake leaves nothing behind."""
+    from hydra._internal.utils import get_args_parser
+
+    flags = get_args_parser().parse_args(list(arguments))
+    if flags.help or flags.hydra_help or flags.info or flags.cfg or flags.multirun or flags.shell_completion:
+        return
+    overrides = [item for item in flags.overrides if not item.lstrip("+~").startswith("hydra")]
+    config = to_config(compose_node(overrides, flags.config_dir))
+    from pg_experiments.runs import build, stack
+
+    build(stack([config]))
+
+
+if __name__ == "__main__":
+    main()

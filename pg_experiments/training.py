@@ -1,0 +1,235 @@
+"""The training loop: configs in, one program for all runs, results out."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from pg_experiments import checkpoint
+from pg_experiments.algorithms.reinforce import Iteration
+from pg_experiments.batch import Batch, parameters_of, row_of
+from pg_experiments.config import Config, walk
+from pg_experiments.errors import UserError
+from pg_experiments.evaluation import Evaluation, evaluate_policy
+from pg_experiments.memory import keep_freed_memory
+from pg_experiments.policies.module import PolicyModule
+from pg_experiments.progress import Status, make_display
+from pg_experiments.records import RunRecords
+from pg_experiments.results import RunResult, config_sha256, git_commit, parameters_sha256, versions
+from pg_experiments.runs import DTYPES
+
+State = dict[str, Any]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended the training. `results` hold what every run had reached; their checkpoints are written."""
+
+    def __init__(self, results: list[RunResult]) -> None:
+        super().__init__("training was interrupted")
+        self.results = results
+
+
+def train(configs: Sequence[Config], run_dirs: Sequence[str | Path] | None = None) -> list[RunResult]:
+    """Train runs of equal structure as one program. Each run is, bit for bit, the run it would be alone.
+
+    Args:
+        configs: from `compose`; they may differ in seed, learning rate and every other per-run number.
+        run_dirs: one folder per run, made if need be, for metrics, events, checkpoint and `result.json`; None writes
+            nothing.
+
+    Returns:
+        One result per config, in their order. A run whose loss, gradient or parameters are no longer finite leaves the
+        batch with status `failed`; the others go on unchanged.
+
+    Raises:
+        UserError: before any work, when a config cannot be used.
+        Interrupted: on Ctrl-C, with the results so far.
+
+    Example:
+        >>> configs = [compose("policy=gaussian", "env=pendulum", f"seed={seed}") for seed in range(10)]
+        >>> results = train(configs)  # doctest: +SKIP
+    """
+    if not configs:
+        raise UserError("train needs at least one config")
+    if run_dirs is not None and len(run_dirs) != len(configs):
+        raise UserError(f"train needs one folder per run: {len(configs)} configs, {len(run_dirs)} folders")
+    torch.set_num_threads(1)  # with more, sums are split by size and a run would depend on its neighbours
+    keep_freed_memory()
+    return _Training(configs, run_dirs).run()
+
+
+class _Training:
+    """One call of `train`: the batch, and for every run its folder, its files and its result.
+
+    `self.ids[row]` is the run that row `row` of the batch belongs to, as an index into the configs.
+    """
+
+    def __init__(self, configs: Sequence[Config], run_dirs: Sequence[str | Path] | None) -> None:
+        self.start = time.perf_counter()
+        self.configs = configs
+        self.batch = Batch(configs)
+        self.ids = list(range(len(configs)))
+        self.results: dict[int, RunResult] = {}
+        self.folders = [Path(folder) for folder in run_dirs] if run_dirs is not None else None
+        self.records = [self._open(run) for run in self.ids] if self.folders else []
+        self.versions, self.git_commit = versions(), git_commit()
+        self.training_seconds = 0.0
+
+    def run(self) -> list[RunResult]:
+        """Iterate until every run has left the batch."""
+        display = make_display(self.configs[0].logging.progress)
+        last_good = self.batch.state()
+        try:
+            while self.ids:
+                begin = time.perf_counter()
+                iteration = self.batch.iterate()
+                self.training_seconds += time.perf_counter() - begin
+                errors = self._errors(iteration)
+                state = self.batch.state()
+                self._record(iteration, begin)
+                display.show(self._status(iteration))
+                last_good = self._let_leave(last_good, state, errors)
+        except KeyboardInterrupt:
+            self._finish(list(range(len(self.ids))), last_good, "interrupted")
+            raise Interrupted([self.results[run] for run in range(len(self.configs))]) from None
+        finally:
+            display.close()
+            for record in self.records:
+                record.close()
+        return [self.results[run] for run in range(len(self.configs))]
+
+    def _errors(self, iteration: Iteration) -> list[str | None]:
+        """Per row, the first number that is not finite, in words."""
+        finite = self.batch.finite()
+        metrics = {tag: values.tolist() for tag, values in iteration.metrics.items()}
+        return [
+            next(
+                (f"{tag} became {values[row]}" for tag, values in metrics.items() if not math.isfinite(values[row])),
+                None if finite[row] else "a parameter is not finite",
+            )
+            for row in range(len(self.ids))
+        ]
+
+    def _let_leave(self, last_good: State, state: State, errors: Sequence[str | None]) -> State:
+        """Finish the runs that have used their steps or broke down, keep the others; returns the state of these."""
+        rows = range(len(self.ids))
+        failed = [row for row in rows if errors[row]]
+        completed = [
+            row
+            for row in rows
+            if not errors[row] and self.batch.env_steps[row] >= self.batch.configs[row].total_env_steps
+        ]
+        for row in failed:
+            self._finish([row], last_good, "failed", errors[row])
+        if completed:
+            self._finish(completed, state, "completed")
+        staying = [row for row in rows if row not in {*failed, *completed}]
+        every = self.configs[0].checkpoint.every
+        if self.folders and every and self.batch.iterations % every == 0:
+            for row in staying:
+                checkpoint.save(self.folders[self.ids[row]], row_of(state, row))
+        if len(staying) == len(rows):
+            return state
+        self.ids = [self.ids[row] for row in staying]
+        if staying:
+            self.batch.keep(staying)
+        return self.batch.state()
+
+    def _finish(self, rows: Sequence[int], state: State, status: str, error: str | None = None) -> None:
+        """Evaluate completed runs; write checkpoint and `result.json` of each."""
+        evaluations = self._evaluate(rows, state) if status == "completed" else [None] * len(rows)
+        for row, evaluation in zip(rows, evaluations, strict=True):
+            run, own = self.ids[row], row_of(state, row)
+            config = self.configs[run]
+            env_steps = int(own["env_steps"][0])
+            self.results[run] = result = RunResult(
+                status=status,
+                error=error,
+                seed=config.seed,
+                env_steps=env_steps,
+                iterations=own["iterations"],
+                episodes=own["iterations"] * self.batch.num_envs,
+                wall_seconds=time.perf_counter() - self.start,
+                env_steps_per_second=env_steps / max(self.training_seconds, 1e-9),
+                runs_in_batch=len(self.configs),
+                parameters_sha256=parameters_sha256(parameters_of(own)),
+                evaluation=evaluation._asdict() if evaluation else None,
+                config_sha256=config_sha256(config),
+                run_dir=self.folders[run] if self.folders else None,
+                policy=PolicyModule(self.batch.parts.policy, own["policy"]["parameters"]),
+                versions=self.versions,
+                git_commit=self.git_commit,
+            )
+            if self.folders:
+                if evaluation:
+                    self.records[run].final_evaluation(env_steps, evaluation.return_mean)
+                checkpoint.save(self.folders[run], own)
+                checkpoint.write_atomically(self.folders[run] / "result.json", result.to_json().encode())
+
+    def _evaluate(self, rows: Sequence[int], state: State) -> list[Evaluation]:
+        """The deterministic evaluation of the given rows, from random numbers of their own."""
+        parameters = {name: tensor[list(rows)] for name, tensor in state["policy"]["parameters"].items()}
+        config = self.configs[0]
+        return evaluate_policy(
+            self.batch.parts.policy,
+            parameters,
+            self.batch.parts.env,
+            [self.batch.configs[row].seed for row in rows],
+            config.evaluation.episodes,
+            DTYPES[config.dtype],
+        )
+
+    def _record(self, iteration: Iteration, begin: float) -> None:
+        """One row of metrics for every run, when it is time for one."""
+        if not self.folders or self.batch.iterations % self.configs[0].logging.every:
+            return
+        every = self.configs[0].evaluation.every
+        seconds = time.perf_counter() - begin
+        returns, lengths = iteration.episodes
+        columns = {
+            "episode/return_mean": returns.mean(1).tolist(),
+            "episode/return_std": returns.std(1, correction=0).tolist(),
+            "episode/length_mean": lengths.double().mean(1).tolist(),
+            **{tag: values.tolist() for tag, values in iteration.metrics.items()},
+            "time/env_steps_per_second": [count / seconds for count in iteration.env_steps],
+        }
+        if every and self.batch.iterations % every == 0:
+            evaluations = self._evaluate(range(len(self.ids)), self.batch.state())
+            columns["evaluation/return_mean"] = [evaluation.return_mean for evaluation in evaluations]
+        for row, run in enumerate(self.ids):
+            numbers = {tag: values[row] for tag, values in columns.items()}
+            self.records[run].write(self.batch.iterations, self.batch.env_steps[row], numbers)
+
+    def _status(self, iteration: Iteration) -> Status:
+        played = sum(self.batch.env_steps) + sum(result.env_steps for result in self.results.values())
+        return Status(
+            iteration=self.batch.iterations,
+            env_steps=played,
+            total_env_steps=sum(config.total_env_steps for config in self.configs),
+            runs=len(self.configs),
+            running=len(self.ids),
+            return_mean=float(iteration.episodes.episode_return.mean((0, 1))),
+            entropy=float(iteration.metrics["policy/entropy"].mean(0)),
+            env_steps_per_second=played / max(self.training_seconds, 1e-9),
+        )
+
+    def _open(self, run: int) -> RunRecords:
+        """Make a run's folder and its files."""
+        assert self.folders is not None
+        folder, config = self.folders[run], self.configs[run]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            saved = folder / ".hydra" / "config.yaml"
+            if not saved.exists():  # Hydra has written it already, unless training was called from Python
+                saved.parent.mkdir(exist_ok=True)
+                saved.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+            records = RunRecords(folder, config.logging.tensorboard)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot write the run's folder ({error.strerror})") from error
+        records.hyperparameters({key: value for key, value, _ in walk(config) if not key.startswith("logging.")})
+        return records
