@@ -1,5 +1,6 @@
 """torch's own element-wise optimizers with a learning rate, a schedule and a gradient norm limit per run."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,25 @@ from torch import Tensor
 from pg_experiments.errors import ConfigError
 from pg_experiments.exact import per_run
 from pg_experiments.policies.networks import Parameters
+
+
+def _spare_the_compiler() -> None:
+    """Let torch's optimizers be made without importing torch's compiler, which takes a second and is not used.
+
+    `torch._disable_dynamo` imports it on the first call of what it wraps, only to find out how not to compile it; it
+    looks for an answer kept on the function first. Where a release of torch does otherwise, nothing happens.
+    """
+    function = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    setattr(function, "__dynamo_disable", function)
+
+
+_spare_the_compiler()
+
+
+@torch.no_grad()
+def _step(optimizer: torch.optim.Optimizer) -> None:
+    """One step, without the wrappers around `step`, which import torch's compiler too."""
+    inspect.unwrap(type(optimizer).step)(optimizer)
 
 
 def schedule_factor(schedule: str, progress: float) -> float:
@@ -76,7 +96,7 @@ class OptimizerSettings:
                 for run in range(2):
                     alone[run].grad = (alone[run] - 0.1 * step).sin()
                 for stepper in steppers:
-                    stepper.step()
+                    _step(stepper)
                 together.copy_(old + torch.tensor(rates, dtype=torch.float64)[:, None] * (together - old))
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"{key}._target_", self._name, str(error).splitlines()[0]) from error
@@ -128,7 +148,7 @@ class Learner:
         old = {name: self.parameters[name].clone() for name in names}
         for name in names:
             self.parameters[name].grad = gradients[name] * per_run(scale, gradients[name])
-        self._optimizer.step()
+        _step(self._optimizer)
         for name in names:
             parameter = self.parameters[name]
             parameter.grad = None

@@ -81,15 +81,18 @@ class Reinforce:
         experience = Experience(observation, returns, returns_grid, trajectory.running, packing)
         values, baseline_metrics = baseline.values_then_learn(baseline_learner, experience, progress)
         weight = self._weight(returns - values, packing, num_envs)
+        entropy_coefficient = self.entropy_coefficient.to(dtype)
+        rewards_entropy = bool((entropy_coefficient > 0).any())
         entropy, objective = torch.zeros_like(returns), torch.zeros_like(returns)
 
         def loss(leaves: Parameters, block: Block) -> Float[Tensor, " rows"]:
             rows, samples = block.rows, block.samples
             distribution = policy(leaves, observation[rows, samples])
-            entropy_now = distribution.entropy()
+            log_prob = distribution.log_prob(action[rows, samples])
+            with torch.set_grad_enabled(rewards_entropy):
+                entropy_now = distribution.entropy()
+            objective_now = log_prob * weight[rows, samples] + entropy_coefficient[rows, None] * entropy_now
             entropy[rows, samples] = entropy_now.detach()
-            bonus = self.entropy_coefficient.to(dtype)[rows, None] * entropy_now
-            objective_now = distribution.log_prob(action[rows, samples]) * weight[rows, samples] + bonus
             objective[rows, samples] = objective_now.detach()
             return -(objective_now * packing.weight[rows, samples]).sum(1) / num_envs
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -51,16 +52,17 @@ class Categorical:
         return _argmax(self.logits + noise)
 
     def log_prob(self, action: Int64[Tensor, "runs samples"]) -> Float[Tensor, "runs samples"]:
-        return self._log_probs().gather(-1, action[..., None])[..., 0]
+        return self._log_probs.gather(-1, action[..., None])[..., 0]
 
     def entropy(self) -> Float[Tensor, "runs samples"]:
-        log_probs = self._log_probs()
+        log_probs = self._log_probs
         # an action of probability 0 has log-probability -inf and adds 0
         return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)
 
     def mode(self) -> Int64[Tensor, "runs samples"]:
         return _argmax(self.logits)
 
+    @cached_property
     def _log_probs(self) -> Float[Tensor, "runs samples actions"]:
         return torch.log_softmax(self.logits, -1)
 
