@@ -3,7 +3,7 @@
 import sys
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -48,6 +48,7 @@ class Status:
         )
 
 
+@runtime_checkable
 class Display(Protocol):
     """Shows one `Status` after another."""
 

@@ -7,9 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
@@ -18,20 +21,29 @@ from pg_experiments.errors import UserError
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
 
+class RunFailedError(Exception):
+    """A job of a sweep ended as `failed`; the message is the reason."""
+
+
 def run_job(node: DictConfig) -> float | None:
     """Train the one run that Hydra composed; the value of a sweep's job is its final mean return."""
     from pg_experiments.summary import print_summary
     from pg_experiments.training import Interrupted, train
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    job = HydraConfig.get()
+    alone = job.mode == RunMode.RUN
     try:
-        (result,) = train([to_config(node)], [folder])
+        (result,) = train([to_config(node)], [Path(job.runtime.output_dir)])
     except Interrupted as interrupted:
         print_summary(interrupted.results[0])
         raise
+    except UserError as error:
+        if alone:  # Hydra would put a line of its own before ours
+            fail(error)
+        raise
     print_summary(result)
     if result.status == "failed":
-        raise SystemExit(EXIT_FAILED)
+        raise SystemExit(EXIT_FAILED) if alone else RunFailedError(result.error)  # the other jobs of a sweep go on
     return result.evaluation["return_mean"] if result.evaluation else None
 
 
@@ -45,8 +57,12 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
     except UserError as error:
         fail(error)
+    except RunFailedError:
+        raise SystemExit(EXIT_FAILED) from None
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `--help | head`: nobody reads on
     except OSError as error:
         fail(UserError(f"{error.filename or 'output folder'}: cannot be written ({error.strerror})"))
     except Exception as error:
@@ -55,7 +71,7 @@ def main() -> None:
         fail(one_line(error, sys.argv[1:]))
 
 
-def fail(error: UserError) -> None:
+def fail(error: UserError) -> NoReturn:
     """One line on stderr, and exit code 2."""
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(EXIT_USER_ERROR)
@@ -74,6 +90,17 @@ def check_before_work(arguments: Sequence[str]) -> None:
 
     build(stack([config]))
 
+
+class _CallableModule(ModuleType):
+    """`from pg_experiments import train` is the function, also after something imported the command of that name."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        from pg_experiments.training import train
+
+        return train(*arguments, **named)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
     main()

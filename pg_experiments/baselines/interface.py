@@ -1,7 +1,7 @@
 """What a baseline is to this package: what is subtracted from a return before it weighs a log-probability."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,6 +29,7 @@ class Experience(NamedTuple):
     packing: Packing
 
 
+@runtime_checkable
 class Baseline(Protocol):
     """b in the gradient estimate Σₜ ∇log π(aₜ | sₜ) (Gₜ - b).
 

@@ -1,7 +1,7 @@
 """What an environment is to this package: plain functions over tensors that hold every copy of every run."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
@@ -58,6 +58,7 @@ class Transition(NamedTuple):
     truncated: Bool[Tensor, "runs envs"]
 
 
+@runtime_checkable
 class Env(Protocol):
     """The copies of one environment for a batch of runs.
 

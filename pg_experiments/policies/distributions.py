@@ -3,13 +3,14 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, Num
 from torch import Generator, Tensor
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """π(· | observation) for every sample of every run; the dimensions of one action are already summed."""
 

@@ -1,7 +1,7 @@
 """What a policy is to this package: observation -> distribution over actions. No optimizer, no loss, no data."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
@@ -11,6 +11,7 @@ from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.networks import Parameters
 
 
+@runtime_checkable
 class Policy(Protocol):
     """π(action | observation; parameters), for a batch of runs.
 

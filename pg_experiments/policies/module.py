@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pg_experiments.checkpoint import load
@@ -29,7 +30,7 @@ class PolicyModule(torch.nn.Module):
         for name in self.names:
             self.register_buffer(name.replace(".", "_"), parameters[name].detach().clone())
 
-    def forward(self, observation: Tensor) -> Tensor:
+    def forward(self, observation: ArrayLike | Tensor) -> Tensor:
         """Act.
 
         Args:
