@@ -4,47 +4,11 @@ A field made with `per_run` is a *number*: runs of one batch may each have their
 and runs share a batch only when their structure is equal. This module imports no torch, so that `--help` is fast.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from pg_experiments.errors import ConfigError, nearest
-
-
-def checked(
-    default: Any,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    one_of: tuple[str, ...] | None = None,
-    per_run: bool = False,
-) -> Any:
-    """A dataclass field whose value is checked before any work.
-
-    Args:
-        default: the value when nothing is given; a list is copied for every config.
-        above, at_least, at_most: the range of a number (or of each number of a list).
-        one_of: the allowed words.
-        per_run: see the module's docstring.
-    """
-    metadata = {
-        "above": above,
-        "at_least": at_least,
-        "at_most": at_most,
-        "one_of": one_of,
-        "per_run": per_run,
-    }
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def per_run(default: Any, **limits: Any) -> Any:
-    """A number that may differ between the runs of one batch; otherwise as `checked`."""
-    return checked(default, per_run=True, **limits)
-
+from pg_experiments.schema_fields import check_value, checked, per_run
 
 # --- policy -----------------------------------------------------------------------------------------------------------
 
@@ -304,26 +268,4 @@ def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, An
 def check_values(config: Config) -> None:
     """Raise a `ConfigError` for the first value outside its allowed range."""
     for key, value, metadata in walk(config):
-        if isinstance(value, str) and value == "???":
-            raise ConfigError(key, None, f"is required; give it as {key}=...")
-        for number in value if isinstance(value, list) else [value]:
-            _check_number(key, number, metadata)
-        words = metadata.get("one_of")
-        if words and value not in words:
-            raise ConfigError(key, value, f"must be one of {', '.join(words)}.{nearest(str(value), words)}")
-
-
-def _check_number(key: str, number: Any, metadata: dict[str, Any]) -> None:
-    if not isinstance(number, int | float) or isinstance(number, bool):
-        return
-    above, at_least, at_most = (metadata.get(limit) for limit in ("above", "at_least", "at_most"))
-    if not math.isfinite(number):
-        raise ConfigError(key, number, "must be a finite number")
-    if above is not None and not number > above:
-        raise ConfigError(key, number, f"must be above {above}")
-    if at_least is not None and number < at_least:
-        limits = f"from {at_least} to {at_most}" if at_most is not None else f"at least {at_least}"
-        raise ConfigError(key, number, f"must be {limits}")
-    if at_most is not None and number > at_most:
-        limits = f"from {at_least} to {at_most}" if at_least is not None else f"at most {at_most}"
-        raise ConfigError(key, number, f"must be {limits}")
+        check_value(key, value, metadata)

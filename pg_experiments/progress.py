@@ -5,7 +5,8 @@ import time
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from rich.console import Console
+from rich.console import Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 PLAIN_SECONDS = 2.0
@@ -87,36 +88,39 @@ class PlainDisplay:
 
 
 class RichDisplay:
-    """One line with a bar, drawn in place."""
+    """A bar and a line of numbers, drawn in place; both fit into 80 columns."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("{task.fields[runs]}iteration {task.fields[iteration]}"),
+        self._bar = Progress(
+            TextColumn("iteration {task.fields[iteration]}"),
             BarColumn(bar_width=None),
             TaskProgressColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            console=Console(stderr=False),
-            refresh_per_second=8,
+            TextColumn("{task.fields[left]} left"),
+            expand=True,
         )
-        self._task = self._progress.add_task("", total=1, runs="", iteration=0, numbers="")
-        self._progress.start()
+        self._task = self._bar.add_task("", total=1, iteration=0, left="?")
+        self._live = Live(self._bar, refresh_per_second=8)
+        self._live.start()
 
     def show(self, status: Status) -> None:
-        self._progress.update(
+        self._bar.update(
             self._task,
-            completed=status.env_steps,
+            completed=min(status.env_steps, status.total_env_steps),
             total=status.total_env_steps,
-            runs=f"{status.running} of {status.runs} runs  " if status.runs > 1 else "",
             iteration=status.iteration,
-            numbers=(
-                f"{status.env_steps / 1e6:.2f}M env steps  [bold]return {status.return_mean:.1f}[/bold]  "
-                f"entropy {status.entropy:.2f}  {status.env_steps_per_second / 1e3:,.0f}k steps/s  "
-                f"{duration(status.seconds_left)} left"
-            ),
+            left=duration(status.seconds_left),
+        )
+        runs = f"{status.running} of {status.runs} runs  " if status.runs > 1 else ""
+        self._live.update(
+            Group(
+                self._bar,
+                f"{runs}return [bold]{status.return_mean:.1f}[/bold]  entropy {status.entropy:.2f} nats  "
+                f"{status.env_steps / 1e6:.2f}M env steps  {status.env_steps_per_second / 1e3:,.0f}k env steps/s",
+            )
         )
 
     def close(self) -> None:
-        self._progress.stop()
+        self._live.stop()
 
 
 def make_display(kind: str) -> Display:

@@ -6,8 +6,7 @@ gradient) computes all estimates in one call. The exact gradient comes from dyna
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,8 +16,10 @@ from torch import Generator, Tensor
 
 from pg_experiments import compose
 from pg_experiments.algorithms.reinforce import Reinforce
+from pg_experiments.baselines.interface import Experience
 from pg_experiments.composition import conf_dir
 from pg_experiments.optimizers import Learner, OptimizerSettings
+from pg_experiments.packing import Packing
 from pg_experiments.runs import make, stack
 
 SEED = 31
@@ -161,9 +162,7 @@ def exact_gradient(mdp: SmallMDP, policy: str, parameters: dict[str, Tensor], se
     return gradient_of(exact_objective(mdp, POLICIES[policy][1](leaves, len(mdp.following)), setting), leaves)
 
 
-def gradient_by_step(
-    mdp: SmallMDP, policy: str, parameters: dict[str, Tensor], setting: Setting
-) -> list[StepGradient]:
+def gradient_by_step(mdp: SmallMDP, policy: str, parameters: dict[str, Tensor], setting: Setting) -> list[StepGradient]:
     """E[∇log π(aₜ|sₜ) Gₜ] for every t, without any γᵗ."""
     leaves = {name: parameter.clone().requires_grad_() for name, parameter in parameters.items()}
     probabilities = POLICIES[policy][1](leaves, len(mdp.following)).softmax(-1)
@@ -222,10 +221,7 @@ def estimates(
     config = compose(*baseline_overrides)
     numbers = stack([config]).select(torch.zeros(rows, dtype=torch.long)).numbers
     baseline = make("baseline", config.baseline, numbers, spec=mdp.spec)
-    # of one setting, every row begins with the same baseline
-    baseline_learner = baseline.init(
-        [Generator().manual_seed(SEED + settings.index(setting)) for setting in settings], torch.float64
-    )
+    baseline_learner = same_start(baseline, rows)
     no_numbers = torch.zeros(rows, dtype=torch.float64)
     learner = RecordingLearner(
         OptimizerSettings(torch.optim.SGD, {}, no_numbers, "constant", no_numbers + torch.inf),
@@ -233,14 +229,21 @@ def estimates(
     )
     gamma, reward_scale, entropy_coefficient = torch.tensor(settings, dtype=torch.float64).unbind(1)
     algorithm = Reinforce(gamma, reward_scale, entropy_coefficient, **options)
-    iteration = algorithm.iterate(
-        scripted, learner, baseline, baseline_learner, env, generators, num_envs, no_numbers
-    )
+    iteration = algorithm.iterate(scripted, learner, baseline, baseline_learner, env, generators, num_envs, no_numbers)
     played = [sum(len(episode.steps) for episode in outcome) for outcome in outcomes]
     assert iteration.env_steps == played, "the script was not played"
     returns = [[sum(reward for *_, reward in episode.steps) for episode in outcome] for outcome in outcomes]
     torch.testing.assert_close(iteration.episodes.episode_return, torch.tensor(returns, dtype=torch.float64))
     return {name: -gradient for name, gradient in learner.gradients.items()}
+
+
+def same_start(baseline: Any, rows: int) -> Learner | None:
+    """What the baseline learns, the same at first in every row."""
+    one = baseline.init([Generator().manual_seed(SEED)], torch.float64)
+    if one is None:
+        return None
+    parameters = {name: parameter[[0] * rows].clone() for name, parameter in one.parameters.items()}
+    return Learner(baseline.optimizer, parameters)
 
 
 def probability(mdp: SmallMDP, episode: Episode, probabilities: Tensor) -> Tensor:
@@ -283,9 +286,7 @@ def expected_estimates(
         chance = {episode: probability(mdp, episode, softmax) for episode in mdp.episodes()}
         weights = torch.stack([torch.stack([chance[one] for one in outcome]).prod(0) for outcome in joint])
         torch.testing.assert_close(weights.sum(), torch.ones((), dtype=torch.float64), **TOLERANCE)
-        expected.append(
-            {name: torch.tensordot(weights, part[row_setting == index], 1) for name, part in found.items()}
-        )
+        expected.append({name: torch.tensordot(weights, part[row_setting == index], 1) for name, part in found.items()})
     return expected
 
 
@@ -384,7 +385,7 @@ def test_batch_mean_scales_step_t_by_one_minus_the_expected_share_of_an_episode_
     for parts, setting in zip(steps, SETTINGS, strict=True):
         reached = [part.reached for part in parts]
         assert reached[0] == 1
-        assert all(0.05 < p < 0.95 for p in reached[1:])
+        assert 0.05 < reached[-1] < 0.95
         factors = [1 - (1 - (1 - p) ** num_envs) / (num_envs * p) for p in reached]
         gamma = setting.gamma if discounted_objective else 1.0
         expected.append(weighted_sum(parts, [factor * gamma**step for step, factor in enumerate(factors)]))
@@ -402,32 +403,28 @@ def test_every_policy_for_finitely_many_actions_is_tested() -> None:
     assert options == {"gaussian", *(overrides[0].removeprefix("policy=") for overrides, _ in POLICIES.values())}
 
 
-def test_value_network_that_learns_first_would_be_biased() -> None:
-    """The expectation above is sharp enough: values that have seen the returns they are subtracted from are caught."""
-    mdp, num_envs = PROBLEMS["never_terminates"]
-    joint = list(itertools.product(mdp.episodes(), repeat=num_envs))
+def test_values_of_the_value_network_are_those_from_before_it_learned() -> None:
+    rows, steps, num_envs, mdp = 3, 4, 5, NEVER_TERMINATES
+    generator = Generator().manual_seed(SEED)
     config = compose(*BASELINE_OVERRIDES["value_network"])
-    numbers = stack([config]).select(torch.zeros(len(joint), dtype=torch.long)).numbers
+    numbers = stack([config]).select(torch.zeros(rows, dtype=torch.long)).numbers
     baseline = make("baseline", config.baseline, numbers, spec=mdp.spec)
-    learner = baseline.init([Generator().manual_seed(SEED) for _ in joint], torch.float64)
+    learner = same_start(baseline, rows)
+    assert learner is not None
     before = {name: parameter.clone() for name, parameter in learner.parameters.items()}
-    from pg_experiments.baselines.interface import Experience
-    from pg_experiments.packing import Packing
-
-    running = torch.ones(len(joint), mdp.max_episode_steps, num_envs, dtype=torch.bool)
+    running = torch.ones(rows, steps, num_envs, dtype=torch.bool)
     packing = Packing.of(running, torch.float64)
-    states = torch.tensor([[[e.steps[t][0] for e in outcome] for t in range(3)] for outcome in joint])
+    states = torch.randint(3, running.shape, generator=generator)
     observation = packing.pack(mdp.one_hot(states, torch.float64))
-    grid = torch.randn(running.shape, generator=Generator().manual_seed(SEED), dtype=torch.float64)
-    experience = Experience(observation, packing.pack(grid), grid, running, packing)
-    values, _ = baseline.values_then_learn(learner, experience, torch.zeros(len(joint), dtype=torch.float64))
-    assert not torch.equal(learner.parameters["layer0.weight"], before["layer0.weight"])
+    returns = torch.randn(running.shape, generator=generator, dtype=torch.float64)
+    experience = Experience(observation, packing.pack(returns), returns, running, packing)
+    values, _ = baseline.values_then_learn(learner, experience, torch.zeros(rows, dtype=torch.float64))
     counted = packing.weight.bool()
     with torch.no_grad():
         by_old = baseline.network(before, observation)[..., 0]
         by_new = baseline.network(learner.parameters, observation)[..., 0]
     torch.testing.assert_close(values[counted], by_old[counted], **TOLERANCE)
-    assert (by_new - by_old)[counted].abs().max() > 1e-2
+    assert (by_new - by_old)[counted].abs().min() > 1e-3
 
 
 # --- single outcomes --------------------------------------------------------------------------------------------------
@@ -462,9 +459,6 @@ def test_entropy_coefficient_adds_the_exact_gradient_of_the_entropy_at_the_visit
         )
         for factor in (0.0, 1.0)
     )
-    if baseline == "value_network":
-        return_same_start = [Setting(0.9, 1.0, coefficient) for coefficient in coefficients]
-        assert len(set(return_same_start)) == rows
     for row, (outcome, coefficient) in enumerate(zip(outcomes, coefficients, strict=True)):
         leaves = {name: part[row].clone().requires_grad_() for name, part in parameters.items()}
         logits = POLICIES[policy_name][1](leaves, len(mdp.following))
@@ -573,7 +567,8 @@ def test_one_episode_alone_has_no_others_to_leave_in() -> None:
 def test_the_list_of_episodes_is_complete() -> None:
     """What all expectations above rest on, against episodes counted by hand."""
     assert len(NEVER_TERMINATES.episodes()) == len(set(NEVER_TERMINATES.episodes())) == 2 * 2**3
-    lengths = sorted(len(episode.steps) for episode in ENDS_AT_DIFFERENT_TIMES.episodes())
-    assert lengths == sorted([3] * 4 + [2, 3, 3] + [2, 2] + [3] * 3 + [1, 2, 2][:0]) or lengths
-    only_two = replace(ENDS_AT_DIFFERENT_TIMES, max_episode_steps=2)
-    assert {len(episode.steps) for episode in only_two.episodes()} == {1, 2}
+    by_hand = {0: [1, 2, 3, 3], 1: [2, 2, 3, 3, 3], 2: [1, 3, 3, 3, 3]}
+    assert len(set(ENDS_AT_DIFFERENT_TIMES.episodes())) == len(ENDS_AT_DIFFERENT_TIMES.episodes())
+    for start, lengths in by_hand.items():
+        found = [len(episode.steps) for episode in ENDS_AT_DIFFERENT_TIMES.episodes() if episode.start == start]
+        assert sorted(found) == lengths
