@@ -10,6 +10,8 @@ from typing import Any
 
 from pg_experiments.schema_fields import check_value, checked, per_run
 
+ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
+
 # --- policy -----------------------------------------------------------------------------------------------------------
 
 
@@ -17,7 +19,7 @@ from pg_experiments.schema_fields import check_value, checked, per_run
 class SoftmaxConfig:
     _target_: str = "pg_experiments.policies.softmax.Softmax"
     hidden_sizes: list[int] = checked([64, 64], at_least=1)
-    activation: str = checked("relu", one_of=("relu", "tanh"))
+    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class TabularSoftmaxConfig:
 class GaussianConfig:
     _target_: str = "pg_experiments.policies.gaussian.Gaussian"
     hidden_sizes: list[int] = checked([64, 64], at_least=1)
-    activation: str = checked("relu", one_of=("relu", "tanh"))
+    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
     state_dependent_std: bool = False
     initial_std: float = per_run(1.0, above=0)
 
@@ -149,7 +151,7 @@ class LeaveOneOutConfig:
 class ValueNetworkConfig:
     _target_: str = "pg_experiments.baselines.value_network.ValueNetwork"
     hidden_sizes: list[int] = checked([64, 64], at_least=1)
-    activation: str = checked("relu", one_of=("relu", "tanh"))
+    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
     updates_per_iteration: int = checked(3, at_least=1)
     optimizer: Any = "???"
 

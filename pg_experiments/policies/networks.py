@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from pg_experiments.exact import crop, pad_to_lane, product, product_gradients
+from pg_experiments.exact import crop, pad_to_lane, product, product_gradients, sigmoid
 
 Parameters = dict[str, Tensor]  # every tensor is [runs, ...]
 
 
 class Activation(NamedTuple):
-    """A function that works in place, and its gradient from the gradient of its value and its value."""
+    """A function, which may change its argument, and its gradient from the gradient of its value and its value."""
 
     function: Callable[[Tensor], Tensor]
     gradient: Callable[[Tensor, Tensor], Tensor]
@@ -23,6 +23,11 @@ class Activation(NamedTuple):
 ACTIVATIONS = {
     "relu": Activation(torch.relu_, lambda gradient, value: torch.ops.aten.threshold_backward(gradient, value, 0)),
     "tanh": Activation(torch.tanh_, torch.ops.aten.tanh_backward),
+    "elu": Activation(
+        lambda x: torch.where(x > 0, x, torch.expm1(x)),
+        lambda gradient, value: torch.where(value > 0, gradient, gradient * (value + 1)),
+    ),
+    "sigmoid": Activation(sigmoid, lambda gradient, value: gradient * (value * (1 - value))),
 }
 
 
