@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from pg_experiments import checkpoint
 from pg_experiments.algorithms.reinforce import Iteration
 from pg_experiments.batch import Batch, parameters_of, row_of
-from pg_experiments.config import Config, walk
+from pg_experiments.config import GROUPS, Config, walk
 from pg_experiments.errors import UserError
 from pg_experiments.evaluation import Evaluation, evaluate_policy
 from pg_experiments.memory import keep_freed_memory
@@ -231,5 +231,13 @@ class _Training:
             records = RunRecords(folder, config.logging.tensorboard)
         except OSError as error:
             raise UserError(f"{folder}: cannot write the run's folder ({error.strerror})") from error
-        records.hyperparameters({key: value for key, value, _ in walk(config) if not key.startswith("logging.")})
+        records.hyperparameters(_hyperparameters(config))
         return records
+
+
+def _hyperparameters(config: Config) -> dict[str, Any]:
+    """What distinguishes runs in TensorBoard's HParams tab: the class of every part, and every per-run number."""
+    values = {key: (value, metadata) for key, value, metadata in walk(config)}
+    parts = {group: values[f"{group}._target_"][0].rpartition(".")[2] for group in GROUPS}
+    numbers = {key: value for key, (value, metadata) in values.items() if metadata.get("per_run") and value is not None}
+    return parts | numbers

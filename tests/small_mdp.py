@@ -31,7 +31,7 @@ class SmallMDP:
     following: tuple[tuple[int, ...], ...] = ((1, 2), (2, 0), (3, 1), (3, 3))
     rewards: tuple[tuple[float, ...], ...] = ((1.0, -0.3), (0.4, 2.0), (-1.1, 0.7), (0.0, 0.0))
     terminal: tuple[int, ...] = (3,)
-    start_probabilities: tuple[float, ...] = (0.625, 0.25, 0.125, 0.0)
+    start_probabilities: tuple[float, ...] = (0.625, 0.0, 0.375, 0.0)
     max_episode_steps: int = 3
 
     @property

@@ -1,0 +1,639 @@
+"""A run in a batch is the run alone, bit for bit: through the public `train`, and part by part."""
+
+import ast
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+import pg_experiments
+from pg_experiments import RunResult, compose, exact, train
+from pg_experiments.composition import complete, conf_dir
+from pg_experiments.config import Config, walk
+from pg_experiments.packing import BLOCK, Packing, block_sizes, gradients
+from pg_experiments.policies.networks import ACTIVATIONS, MLP
+
+SEED = 41
+BASELINES = ("none", "batch_mean", "leave_one_out", "value_network")
+NETWORK = ("policy.hidden_sizes=[7,10]",)
+POLICIES = {
+    "softmax": ("policy=softmax", *NETWORK),
+    "gaussian": ("policy=gaussian", *NETWORK),
+    "gaussian_state_dependent_std": ("policy=gaussian", "policy.state_dependent_std=true", *NETWORK),
+    "tabular_softmax": ("policy=tabular_softmax",),
+}
+ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow ones
+    "cartpole": ("env=cartpole", "env.num_envs=5"),
+    "pendulum": ("env=pendulum", "env.num_envs=3", "env.max_episode_steps=67"),
+    "navigation": ("env=navigation", "env.num_envs=6", "env.max_episode_steps=71"),
+    "navigation_discrete": ("env=navigation_discrete", "env.num_envs=5", "env.max_episode_steps=66"),
+    "acrobot": ("env=gymnasium", "env.id=Acrobot-v1", "env.num_envs=3", "env.max_episode_steps=20"),
+    "mountain_car": ("env=gymnasium", "env.id=MountainCarContinuous-v0", "env.num_envs=3", "env.max_episode_steps=9"),
+    "frozen_lake": ("env=gymnasium", "env.id=FrozenLake-v1", "env.num_envs=6"),
+    "small_mdp": (),  # of this folder, see `base_config`
+}
+FITTING = {
+    "softmax": ("cartpole", "navigation_discrete", "acrobot"),
+    "gaussian": ("pendulum", "navigation", "mountain_car"),
+    "gaussian_state_dependent_std": ("pendulum", "navigation", "mountain_car"),
+    "tabular_softmax": ("frozen_lake", "small_mdp"),
+}
+PAIRS = [(policy, env) for policy, envs in FITTING.items() for env in envs]
+OPTIMIZERS = {
+    "adam": ("optimizer=adam",),
+    "adamw": ("optimizer=adamw",),
+    "rmsprop": ("optimizer=rmsprop", "optimizer.momentum=0.8", "optimizer.centered=true"),
+    "sgd": ("optimizer=sgd", "optimizer.momentum=0.9", "optimizer.nesterov=true"),
+    "torch": ("optimizer=torch", "optimizer._target_=torch.optim.NAdam"),
+}
+every_pair = pytest.mark.parametrize(("policy", "env"), PAIRS, ids=lambda name: name)
+
+
+@cache
+def base_config(*overrides: str) -> Config:
+    return compose(*overrides, "evaluation.episodes=11", "logging.progress=none")
+
+
+def make_configs(policy: str, env: str, baseline: str, *overrides: str, runs: int) -> list[Config]:
+    """Configs whose per-run numbers all differ, and whose budgets let them leave at different times."""
+    sizes = ("baseline.hidden_sizes=[9,6]",) if baseline == "value_network" else ()
+    base = base_config(*POLICIES[policy], *ENVS[env], f"baseline={baseline}", *sizes, *overrides)
+    if env == "small_mdp":
+        base = complete(replace(base, env={"_target_": "small_mdp.SmallMDP", "num_envs": 5}))
+    return [numbered(base, run) for run in range(runs)]
+
+
+def numbered(base: Config, run: int) -> Config:
+    """The config with numbers of its own for the given run."""
+    env = {"gamma": 0.9 + 0.01 * (run % 11), "reward_scale": 0.3 + 0.2 * (run % 7)}
+    limit = None if run % 3 == 0 else 0.05 * (1 + run % 5)
+    policy, baseline = base.policy, base.baseline
+    if hasattr(policy, "initial_std"):
+        policy = replace(policy, initial_std=0.5 + 0.3 * (run % 5))
+    if hasattr(baseline, "optimizer"):
+        own = replace(baseline.optimizer, lr=0.03 / (1 + run % 5), max_gradient_norm=None if run % 2 else 0.7)
+        baseline = replace(baseline, optimizer=own)
+    return replace(
+        base,
+        seed=1000 + 17 * run,
+        total_env_steps=60 + 150 * (run * 5 % 7),
+        policy=policy,
+        baseline=baseline,
+        env={**base.env, **env} if isinstance(base.env, dict) else replace(base.env, **env),
+        optimizer=replace(base.optimizer, lr=0.02 / (1 + run % 4), max_gradient_norm=limit),
+        algorithm=replace(base.algorithm, entropy_coefficient=0.01 * (run % 3)),
+    )
+
+
+def outcome(result: RunResult) -> tuple[Any, ...]:
+    """Everything about a run that may not depend on its neighbours."""
+    return (
+        result.status,
+        result.error,
+        result.parameters_sha256,
+        result.evaluation,
+        result.env_steps,
+        result.iterations,
+        result.episodes,
+    )
+
+
+def assert_independent(configs: Sequence[Config], groups: Sequence[Sequence[int]]) -> list[RunResult]:
+    """Train all runs as one batch, then every group of runs as a batch of its own, in its order: the same outcomes."""
+    together = train(configs)
+    for group in groups:
+        for run, result in zip(group, train([configs[run] for run in group]), strict=True):
+            assert outcome(result) == outcome(together[run]), f"run {run} differs in the batch {group}"
+    return together
+
+
+def assert_leave_at_different_times(results: Sequence[RunResult]) -> None:
+    assert len({result.iterations for result in results}) > 2
+    assert len({result.parameters_sha256 for result in results}) == len(results)
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------------
+
+
+@every_pair
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_run_is_not_changed_by_its_neighbours(policy: str, env: str, baseline: str) -> None:
+    configs = make_configs(policy, env, baseline, runs=7)
+    results = assert_independent(configs, [[0], [5], [6, 3]])
+    assert {result.status for result in results} == {"completed"}
+    assert_leave_at_different_times(results)
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "baseline"),
+    [("softmax", "cartpole", "value_network"), ("gaussian", "navigation", "leave_one_out")],
+)
+def test_a_run_is_the_same_in_a_batch_of_fifty(policy: str, env: str, baseline: str) -> None:
+    configs = make_configs(policy, env, baseline, runs=50)
+    assert_independent(configs, [[0], [49], [13, 31], [4, 8, 15, 16, 23, 42, 48]])
+
+
+@pytest.mark.slow
+@every_pair
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_every_run_of_fifty_is_the_run_alone(policy: str, env: str, baseline: str) -> None:
+    if env == "acrobot":
+        pytest.skip("Acrobot takes 50 times the time of the others, and its batch of seven is tested")
+    configs = make_configs(policy, env, baseline, runs=50)
+    assert_independent(configs, [[run] for run in range(0, 50, 3)] + [[45, 2], [1, 4, 9, 16, 25, 36, 49]])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_a_run_is_not_changed_by_its_neighbours_with_any_optimizer(optimizer: str, schedule: str) -> None:
+    overrides = (*OPTIMIZERS[optimizer], f"optimizer.schedule={schedule}", "env.max_episode_steps=37")
+    configs = make_configs("softmax", "cartpole", "value_network", *overrides, runs=7)
+    results = assert_independent(configs, [[2], [4], [6, 1]])
+    assert_leave_at_different_times(results)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_is_not_changed_by_its_neighbours_with_any_optimizer_of_the_value_network(optimizer: str) -> None:
+    group, *rest = OPTIMIZERS[optimizer]
+    own = [f"/optimizer@baseline.optimizer={group.partition('=')[2]}", *(f"baseline.{override}" for override in rest)]
+    configs = make_configs("gaussian", "navigation", "value_network", *own, runs=7)
+    assert_independent(configs, [[2], [6, 1]])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("policy", "env"),
+    [
+        ("softmax", "cartpole"),
+        ("gaussian", "pendulum"),
+        ("gaussian_state_dependent_std", "navigation"),
+        ("softmax", "navigation_discrete"),
+    ],
+)
+def test_a_run_is_not_changed_by_its_neighbours_with_any_activation_and_type(
+    policy: str, env: str, activation: str, dtype: str
+) -> None:
+    overrides = [f"policy.activation={activation}", f"baseline.activation={activation}", f"dtype={dtype}"]
+    configs = make_configs(policy, env, "value_network", *overrides, runs=7)
+    results = assert_independent(configs, [[1], [6, 4]])
+    assert next(results[0].policy.buffers()).dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize("env", ["frozen_lake", "small_mdp"])
+def test_a_tabular_run_is_not_changed_by_its_neighbours_in_float64(env: str) -> None:
+    configs = make_configs("tabular_softmax", env, "value_network", "dtype=float64", runs=7)
+    assert_independent(configs, [[1], [6, 4]])
+
+
+@pytest.mark.parametrize("hidden_sizes", ["[]", "[1]", "[64,64]", "[5,3,17]"])
+@pytest.mark.parametrize(("policy", "env"), [("softmax", "cartpole"), ("gaussian_state_dependent_std", "navigation")])
+def test_a_run_is_not_changed_by_its_neighbours_with_any_network(policy: str, env: str, hidden_sizes: str) -> None:
+    overrides = [f"policy.hidden_sizes={hidden_sizes}", f"baseline.hidden_sizes={hidden_sizes}", "env.num_envs=9"]
+    configs = make_configs(policy, env, "value_network", *overrides, runs=7)
+    assert_independent(configs, [[5], [3, 0]])
+
+
+@pytest.mark.parametrize("discounted_objective", ["true", "false"])
+@pytest.mark.parametrize("normalize_advantage", ["true", "false"])
+def test_a_run_is_not_changed_by_its_neighbours_with_any_estimator(
+    discounted_objective: str, normalize_advantage: str
+) -> None:
+    overrides = [
+        f"algorithm.discounted_objective={discounted_objective}",
+        f"algorithm.normalize_advantage={normalize_advantage}",
+    ]
+    configs = make_configs("softmax", "cartpole", "leave_one_out", *overrides, runs=7)
+    assert_independent(configs, [[5], [6, 2], [4, 3, 1]])
+
+
+def test_runs_whose_samples_fill_several_blocks_are_independent() -> None:
+    """Episodes of up to 500 steps, so that some runs have one block of samples and others two or three."""
+    configs = make_configs("softmax", "cartpole", "value_network", "env.num_envs=64", runs=5)
+    configs = [
+        replace(config, total_env_steps=60_000, optimizer=replace(config.optimizer, lr=0.02 / 4**run))
+        for run, config in enumerate(configs)
+    ]
+    results = assert_independent(configs, [[0], [4, 2]])
+    samples = [result.env_steps / result.iterations for result in results]
+    assert min(samples) < BLOCK < 2 * BLOCK < max(samples)
+
+
+def test_the_order_of_the_runs_does_not_matter() -> None:
+    configs = make_configs("gaussian", "pendulum", "value_network", runs=6)
+    assert_independent(configs, [[5, 4, 3, 2, 1, 0], [2, 0, 5, 1, 4, 3]])
+
+
+def test_equal_configs_give_equal_runs_and_every_number_matters() -> None:
+    """The comparison of this file can tell runs apart: each single number changes the outcome."""
+    one = make_configs("gaussian", "pendulum", "value_network", runs=3)[2]
+    changed = [
+        replace(one, seed=one.seed + 1),
+        replace(one, env=replace(one.env, gamma=0.5)),
+        replace(one, optimizer=replace(one.optimizer, lr=0.0199)),
+        replace(one, optimizer=replace(one.optimizer, max_gradient_norm=1e-9)),
+        replace(one, algorithm=replace(one.algorithm, entropy_coefficient=0.021)),
+        replace(one, policy=replace(one.policy, initial_std=0.9)),
+        replace(one, baseline=replace(one.baseline, optimizer=replace(one.baseline.optimizer, lr=0.0123))),
+    ]
+    results = train([one, one, *changed])
+    assert outcome(results[0]) == outcome(results[1])
+    assert len({result.parameters_sha256 for result in results}) == len(results) - 1
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize(("policy", "env"), [("softmax", "cartpole"), ("gaussian", "pendulum")])
+def test_a_run_that_breaks_down_changes_no_bit_of_the_others(policy: str, env: str, baseline: str) -> None:
+    """Numbers that overflow make one run fail at once, or after a few iterations; the others never notice."""
+    overrides = ["algorithm.normalize_advantage=false"]
+    configs = make_configs(policy, env, baseline, *overrides, runs=7)
+    configs = [replace(config, total_env_steps=config.total_env_steps + 300) for config in configs]
+    configs[1] = replace(configs[1], env=replace(configs[1].env, reward_scale=1e38))
+    configs[4] = replace(configs[4], optimizer=replace(configs[4].optimizer, lr=1e38))
+    results = assert_independent(configs, [[0], [1], [4], [6, 2], [2, 1, 3], [5, 4, 0]])
+    assert [run for run, result in enumerate(results) if result.status == "failed"] == [1, 4]
+    for run in (1, 4):
+        error = results[run].error
+        assert error is not None
+        assert "became" in error or "not finite" in error
+
+
+def test_a_neighbour_with_an_entropy_bonus_gives_none_to_the_others() -> None:
+    configs = make_configs("softmax", "cartpole", "none", runs=4)
+    configs = [
+        replace(config, algorithm=replace(config.algorithm, entropy_coefficient=0.5 if run == 2 else 0.0))
+        for run, config in enumerate(configs)
+    ]
+    assert_independent(configs, [[0], [1], [3], [0, 1, 3]])
+
+
+@pytest.mark.parametrize("number", ["seed", "lr"])
+def test_runs_do_not_depend_on_the_global_random_stream(number: str) -> None:
+    configs = make_configs("gaussian", "navigation", "value_network", runs=2)
+    before = train(configs)
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        state = torch.random.get_rng_state()
+        after = train(configs)
+        assert torch.equal(torch.random.get_rng_state(), state), "something drew from the global stream"
+    assert [outcome(result) for result in before] == [outcome(result) for result in after]
+
+
+def test_every_number_differs_between_the_runs_of_this_file() -> None:
+    """A new per-run number must join `numbered`."""
+    for policy, env in PAIRS:
+        configs = make_configs(policy, env, "value_network", runs=7)
+        values: dict[str, set[Any]] = {}
+        for config in configs:
+            for key, value, metadata in walk(config):
+                if metadata.get("per_run"):
+                    values.setdefault(key, set()).add(value)
+        only_defaults = {"env.default_initial_std", "env.default_env_steps"}  # read while the config is composed
+        assert {key for key, found in values.items() if len(found) == 1} == only_defaults
+
+
+def test_every_option_of_every_group_is_tested() -> None:
+    """A new YAML file in `conf` must join this file's lists."""
+
+    def options(group: str) -> set[str]:
+        return {path.stem for path in (conf_dir() / group).glob("*.yaml")}
+
+    def chosen(lists: dict[str, tuple[str, ...]]) -> set[str]:
+        return {overrides[0].partition("=")[2] for overrides in lists.values() if overrides}
+
+    assert chosen(POLICIES) == options("policy")
+    assert chosen(ENVS) == options("env")
+    assert chosen(OPTIMIZERS) == options("optimizer")
+    assert set(BASELINES) == options("baseline")
+    assert options("algorithm") == {"reinforce"}
+    assert FITTING.keys() == POLICIES.keys()
+    assert {env for envs in FITTING.values() for env in envs} == ENVS.keys()
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def random_numbers(*shape: int, dtype: torch.dtype = torch.float32, seed: int = SEED) -> Tensor:
+    return torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=dtype)
+
+
+NETWORKS = [
+    (3, (), 1),
+    (4, (64, 64), 2),
+    (1, (1,), 1),
+    (5, (7, 10), 3),
+    (2, (33,), 17),
+    (17, (3, 5, 9), 16),
+    (6, (8,), 40),
+]
+every_network = pytest.mark.parametrize("sizes", NETWORKS, ids=str)
+every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
+every_type = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+RUNS = 13
+SUBSETS = ([0], [12], [5], [7, 2], [11, 1, 4], [0, 2, 3, 8, 12], list(range(12)))
+
+
+def make_network(sizes: tuple[int, tuple[int, ...], int], activation: str, dtype: torch.dtype) -> tuple[MLP, Any]:
+    size_in, hidden_sizes, size_out = sizes
+    network = MLP(size_in, hidden_sizes, size_out, activation, 0.5)
+    first = network.init([Generator().manual_seed(run) for run in range(RUNS)], dtype)
+    return network, {
+        name: part if name.endswith("weight") else random_numbers(*part.shape, dtype=dtype)
+        for name, part in first.items()
+    }
+
+
+@every_network
+@every_activation
+@every_type
+def test_a_network_of_a_batch_is_the_network_alone(sizes: Any, activation: str, dtype: torch.dtype) -> None:
+    network, parameters = make_network(sizes, activation, dtype)
+    for samples in (1, 2, 3, 5, 8, 17, 63, 64, 130):
+        x = random_numbers(RUNS, samples, sizes[0], dtype=dtype)
+        with torch.no_grad():
+            together = network(parameters, x)
+            prepared = network(network.prepare(parameters), x)
+        with_gradient = network({name: part.clone().requires_grad_() for name, part in parameters.items()}, x)
+        assert torch.equal(together, with_gradient)
+        assert torch.equal(together, prepared)
+        for rows in SUBSETS:
+            own = {name: part[rows] for name, part in parameters.items()}
+            with torch.no_grad():
+                assert torch.equal(network(own, x[rows]), together[rows]), (samples, rows)
+
+
+@every_network
+@every_activation
+@every_type
+def test_the_gradients_of_a_batch_are_those_of_each_network_alone(
+    sizes: Any, activation: str, dtype: torch.dtype
+) -> None:
+    network, parameters = make_network(sizes, activation, dtype)
+
+    def gradients_of(rows: Sequence[int], x: Tensor, target: Tensor) -> list[Tensor]:
+        leaves = {name: part[rows].requires_grad_() for name, part in parameters.items()}
+        loss = (network(leaves, x[rows]) - target[rows]).square().sum((1, 2))
+        return list(torch.autograd.grad(loss.sum(0), list(leaves.values())))
+
+    for samples in (1, 3, 17, 64, 130):
+        x = random_numbers(RUNS, samples, sizes[0], dtype=dtype)
+        target = random_numbers(RUNS, samples, sizes[2], dtype=dtype, seed=SEED + 1)
+        together = gradients_of(range(RUNS), x, target)
+        for rows in SUBSETS:
+            for all_rows, own in zip(together, gradients_of(rows, x, target), strict=True):
+                assert torch.equal(all_rows[rows], own), (samples, rows)
+
+
+@every_network
+@every_activation
+def test_a_network_equals_plain_torch_with_its_gradients(sizes: Any, activation: str) -> None:
+    """The hand-written backward pass against autograd, also for the input."""
+    network, parameters = make_network(sizes, activation, torch.float64)
+    leaves = [part.clone().requires_grad_() for part in parameters.values()]
+    x = random_numbers(RUNS, 11, sizes[0], dtype=torch.float64).requires_grad_()
+    y = x
+    for layer in range(len(sizes[1]) + 1):
+        y = torch.einsum("rsi,rio->rso", y, leaves[2 * layer]) + leaves[2 * layer + 1][:, None]
+        y = getattr(torch, activation)(y) if layer < len(sizes[1]) else y
+    weight = random_numbers(*y.shape, dtype=torch.float64, seed=SEED + 1)
+    found = network(dict(zip(parameters, leaves, strict=True)), x)
+    torch.testing.assert_close(found, y, rtol=1e-12, atol=1e-12)
+    expected_gradients = torch.autograd.grad((y * weight).sum((0, 1, 2)), [x, *leaves])
+    found_gradients = torch.autograd.grad((found * weight).sum((0, 1, 2)), [x, *leaves])
+    for one, other in zip(found_gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+COUNTS = [1, 63, 64, 65, 700, 2047, 2048, 2049, 4500]
+
+
+def ragged(counts: Sequence[int], envs: int = 7) -> Tensor:
+    """Which steps were played, [runs, steps, envs]: episodes of different lengths, `counts` samples in all."""
+    steps = -(-max(counts) // envs) + 3
+    running = torch.zeros(len(counts), steps, envs, dtype=torch.bool)
+    for run, count in enumerate(counts):
+        lengths = [count // envs + (copy < count % envs) for copy in range(envs)]
+        shift = min(2, min(lengths))
+        lengths[0], lengths[-1] = lengths[0] + shift, lengths[-1] - shift
+        for copy, length in enumerate(lengths):
+            running[run, :length, copy] = True
+    assert running.sum((1, 2)).tolist() == list(counts)
+    return running
+
+
+@every_type
+def test_sums_over_samples_do_not_depend_on_the_neighbours(dtype: torch.dtype) -> None:
+    """The grid of a run alone has fewer steps, and its packing fewer blocks."""
+    running = ragged(COUNTS)
+    grid = random_numbers(*running.shape, dtype=dtype)
+    together = Packing.of(running, dtype)
+    packed = together.pack(grid)
+    for rows in ([0], [4], [8], [3, 6], [7, 2, 5], [8, 0], list(range(8))):
+        steps = int(running[rows].any(2).sum(1).max(0).values)
+        own = Packing.of(running[rows, :steps], dtype)
+        own_packed = own.pack(grid[rows, :steps])
+        for statistic in ("sum", "mean", "variance"):
+            expected = getattr(together, statistic)(packed)[rows]
+            assert torch.equal(getattr(own, statistic)(own_packed), expected), (statistic, rows)
+
+
+@every_activation
+@every_type
+def test_gradients_over_blocks_do_not_depend_on_the_neighbours(activation: str, dtype: torch.dtype) -> None:
+    runs = len(COUNTS)
+    network, parameters = make_network((5, (7, 10), 3), activation, dtype)
+    running = ragged(COUNTS)
+    grid = random_numbers(*running.shape, 5, dtype=dtype)
+
+    def gradients_of(rows: Sequence[int]) -> dict[str, Tensor]:
+        steps = int(running[rows].any(2).sum(1).max(0).values)
+        packing = Packing.of(running[rows, :steps], dtype)
+        x = packing.pack(grid[rows, :steps])
+
+        def loss(leaves: dict[str, Tensor], block: Any) -> Tensor:
+            output = network(leaves, x[block.rows, block.samples]).square().sum(2)
+            return (output * packing.weight[block.rows, block.samples]).sum(1)
+
+        return gradients({name: part[rows] for name, part in parameters.items()}, packing, loss)
+
+    together = gradients_of(list(range(runs)))
+    for rows in ([0], [4], [8], [3, 6], [7, 2, 5], [8, 0], list(range(8))):
+        for name, part in gradients_of(rows).items():
+            assert torch.equal(part, together[name][rows]), (name, rows)
+
+
+def test_block_sizes_of_a_run_hold_its_samples_and_little_more() -> None:
+    for count in range(1, 3 * BLOCK + 2, 7):
+        sizes = block_sizes(count)
+        assert count <= sum(sizes) < max(2 * count, 65)
+        assert all(size == BLOCK for size in sizes[:-1])
+
+
+ELEMENT_WISE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[float], float]]] = {
+    "sigmoid": (exact.sigmoid, lambda x: 1 / (1 + math.exp(-x)) if x > -700 else 0.0),
+    "softplus": (exact.softplus, lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x)))),
+    "relu": (lambda x: ACTIVATIONS["relu"].function(x.clone()), lambda x: max(x, 0.0)),
+    "tanh": (lambda x: ACTIVATIONS["tanh"].function(x.clone()), math.tanh),
+}
+
+
+@every_type
+@pytest.mark.parametrize("name", ELEMENT_WISE)
+def test_element_wise_functions_give_every_element_the_same_wherever_it_stands(name: str, dtype: torch.dtype) -> None:
+    """torch computes the last few elements of a tensor by other code than the rest; here that must not matter."""
+    function = ELEMENT_WISE[name][0]
+    values = random_numbers(1003, dtype=dtype) * 4
+    together = function(values)
+    for size in (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63):
+        for start in range(0, 1003 - size, 61):
+            assert torch.equal(function(values[start : start + size].clone()), together[start : start + size])
+
+
+@pytest.mark.parametrize("name", ELEMENT_WISE)
+def test_element_wise_functions_have_the_right_values_even_far_out(name: str) -> None:
+    function, reference = ELEMENT_WISE[name]
+    x = [-1e4, -800.0, -30.0, -1.0, -1e-9, 0.0, 1e-9, 0.5, 30.0, 800.0, 1e4]
+    found = function(torch.tensor(x, dtype=torch.float64))
+    expected = torch.tensor([reference(value) for value in x], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+
+
+@every_activation
+@every_type
+def test_gradients_of_activations_give_every_element_the_same_wherever_it_stands(
+    activation: str, dtype: torch.dtype
+) -> None:
+    function, gradient = ACTIVATIONS[activation]
+    value = function(random_numbers(1003, dtype=dtype))
+    upstream = random_numbers(1003, dtype=dtype, seed=SEED + 1)
+    together = gradient(upstream, value)
+    for size in (1, 3, 7, 9, 17, 33):
+        for start in range(0, 1003 - size, 61):
+            part = slice(start, start + size)
+            assert torch.equal(gradient(upstream[part].clone(), value[part].clone()), together[part])
+
+
+def test_every_activation_is_tested() -> None:
+    assert ACTIVATIONS.keys() <= ELEMENT_WISE.keys()
+
+
+# --- the sources ------------------------------------------------------------------------------------------------------
+
+DRAWS = set("rand randn randint randperm normal bernoulli multinomial poisson".split())
+DRAWS_IN_PLACE = set("normal_ uniform_ bernoulli_ exponential_ cauchy_ geometric_ random_ orthogonal_".split())
+GLOBAL = set("manual_seed seed fork_rng set_rng_state clip_grad_norm_ clip_grad_value_".split())
+OTHER_CODE_AT_THE_END = set(
+    "sigmoid sigmoid_ logsigmoid softplus elu silu gelu selu mish atan2 hypot pow pow_ float_power".split()
+)
+REDUCTIONS = set(
+    "mean sum std var std_mean var_mean max min amax amin prod norm median argmax argmin logsumexp any all".split()
+)
+OURS = {"exact.sigmoid", "exact.softplus", "packing.mean", "packing.sum", "packing.variance"}
+MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's numbers come from it
+    ("progress.py", "*"),
+    ("rollout.py", "running.any()"),  # whether anybody is still playing
+    ("algorithms/reinforce.py", "step.max()"),  # how long a table of powers has to be
+    ("algorithms/reinforce.py", "(self.entropy_coefficient > 0).any()"),
+    ("algorithms/reinforce.py", "(entropy_coefficient > 0).any()"),  # whether to take a gradient that else is zero
+    ("packing.py", "loss(leaves, block).sum()"),  # each run's loss has a gradient for its own parameters only
+}
+SOURCES = sorted(Path(pg_experiments.__file__).parent.rglob("*.py"))
+
+
+def offences(name: str, source: str) -> list[str]:
+    """Every call in a source that draws from a global stream or crosses runs."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+            whole = isinstance(node.right, ast.Constant) and isinstance(node.right.value, int)
+            numbers = isinstance(node.left, ast.Constant | ast.Name) and name != "algorithms/reinforce.py"
+            if not whole and not numbers:
+                found.append(ast.unparse(node))
+        if isinstance(node, ast.Import) and any(alias.name == "random" for alias in node.names):
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.ImportFrom) and node.module in ("random", "torch.nn.functional", "numpy.random"):
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("np.random", "numpy.random", "torch.random"):
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and is_offence(name, node, node.func):
+            found.append(ast.unparse(node))
+    return found
+
+
+def is_offence(name: str, call: ast.Call, function: ast.Attribute) -> bool:
+    owner, keywords = ast.unparse(function.value), {keyword.arg for keyword in call.keywords}
+    if f"{owner}.{function.attr}" in OURS:
+        return False
+    if function.attr in DRAWS_IN_PLACE or (function.attr in DRAWS and owner == "torch"):
+        return "generator" not in keywords
+    if function.attr in GLOBAL:
+        return owner != "Generator()"
+    if function.attr in OTHER_CODE_AT_THE_END:
+        return True
+    if function.attr in REDUCTIONS:
+        has_dim = bool({"dim", "axis"} & keywords) or len(call.args) > (owner in ("torch", "np"))
+        allowed = {(name, "*"), (name, ast.unparse(call))} & MAY_REDUCE_ALL
+        return not has_dim and not allowed
+    return False
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_the_package_uses_no_operation_that_crosses_runs_or_draws_globally(path: Path) -> None:
+    name = path.relative_to(Path(pg_experiments.__file__).parent).as_posix()
+    assert offences(name, path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x = torch.rand(3)",
+        "x = torch.randn(3, dtype=dtype)",
+        "x = torch.randint(0, 3, (4,))",
+        "x = torch.normal(mean, std)",
+        "x = noise.uniform_(0, 1)",
+        "torch.manual_seed(seed)",
+        "x = np.random.default_rng()",
+        "import random",
+        "from torch.nn.functional import softplus",
+        "torch.nn.utils.clip_grad_norm_(parameters, 1.0)",
+        "x = torch.sigmoid(x)",
+        "x = x.sigmoid()",
+        "x = F.softplus(x)",
+        "x = F.elu(x)",
+        "x = torch.atan2(x, y)",
+        "x = torch.hypot(x, y)",
+        "x = x.pow(3)",
+        "x = self.x ** y",
+        "x = (x + 1) ** 0.5",
+        "x = loss.mean()",
+        "x = torch.sum(x)",
+        "x = x.std(correction=0)",
+        "x = x.max()",
+        "torch.nn.init.orthogonal_(weight, gain)",
+    ],
+)
+def test_forbidden_operations_are_found(line: str) -> None:
+    assert len(offences("some_module.py", line)) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x = torch.rand(3, generator=generator)",
+        "x = Generator().manual_seed(3)",
+        "x = exact.sigmoid(x)",
+        "x = x.mean(1)",
+        "x = x.sum(dim=(1, 2))",
+        "x = torch.sum(x, -1)",
+        "x = length**2",
+        "x = packing.mean(x)",
+    ],
+)
+def test_allowed_operations_are_not_found(line: str) -> None:
+    assert offences("some_module.py", line) == []
