@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from scipy.special import stdtrit  # Student's t quantile; scipy.stats would take half a second to import
 
 from pg_experiments.envs.interface import Env
 from pg_experiments.policies.interface import Policy
@@ -57,9 +58,7 @@ def evaluate_policy(
 
 
 def _summary(returns: torch.Tensor, lengths: torch.Tensor) -> Evaluation:
-    from scipy import stats  # half a second to import, and not needed before training ends
-
     episodes, mean = len(returns), float(returns.mean(0))
     std = float(returns.std(0)) if episodes > 1 else 0.0
-    half = float(stats.t.ppf(0.975, episodes - 1)) * std / episodes**0.5 if episodes > 1 and std > 0 else 0.0
+    half = float(stdtrit(episodes - 1, 0.975)) * std / episodes**0.5 if episodes > 1 and std > 0 else 0.0
     return Evaluation(episodes, mean, std, float(lengths.mean(0)), mean - half, mean + half)

@@ -70,7 +70,7 @@ def play_episodes(
     runs, spec = len(generators), env.spec
     noise = [torch.rand(num_envs, spec.reset_noise_size, generator=generator, dtype=dtype) for generator in generators]
     state, observation = env.reset(torch.stack(noise))
-    parameters = policy.prepare(parameters)
+    act = policy.actor(parameters)
     rows = torch.arange(runs)
     running = torch.ones(runs, num_envs, dtype=torch.bool)
     episode_return = torch.zeros(runs, num_envs, dtype=dtype)
@@ -81,7 +81,7 @@ def play_episodes(
         action_noise = [policy.draw_noise(generators[row], (CHUNK, num_envs), dtype) for row in rows.tolist()]
         played: list[tuple[Tensor, ...]] = []
         for noise_now in torch.stack(action_noise).unbind(1):
-            distribution = policy(parameters, observation)
+            distribution = act(observation)
             action = distribution.mode() if deterministic else distribution.sample(noise_now)
             after = env.step(state, policy.env_action(action), running)
             played.append((observation, action, after.reward, after.terminated, after.truncated, running))
@@ -104,6 +104,7 @@ def play_episodes(
         if len(keep) < len(rows):
             rows, running, observation = rows[keep], running[keep], observation[keep]
             parameters = {name: parameter[keep] for name, parameter in parameters.items()}
+            act = policy.actor(parameters)
             state = env.select(state, keep)
     return Episodes(episode_return, length), _join(chunks, runs) if record else None
 

@@ -7,6 +7,7 @@ gradient) computes all estimates in one call. The exact gradient comes from dyna
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -28,6 +29,7 @@ EXACT_BASELINES = ["none", "leave_one_out", "value_network"]
 SCALED_BASELINES = ["batch_mean"]  # by a factor that is known exactly, see the test of its name
 PROBLEMS = {"never_terminates": (NEVER_TERMINATES, 2), "ends_at_different_times": (ENDS_AT_DIFFERENT_TIMES, 3)}
 
+composed = cache(compose)  # takes a while, and is asked for a few configs only
 every_exact_baseline = pytest.mark.parametrize("baseline", EXACT_BASELINES)
 every_problem = pytest.mark.parametrize("problem", PROBLEMS)
 
@@ -116,7 +118,7 @@ POLICIES = {
 
 
 def make_policy(name: str, mdp: SmallMDP) -> Any:
-    config = compose(*POLICIES[name][0])
+    config = composed(*POLICIES[name][0])
     return make("policy", config.policy, stack([config]).numbers, spec=mdp.spec)
 
 
@@ -218,7 +220,7 @@ def estimates(
     env = ScriptedMDP(**vars(mdp), starts=starts)
     scripted = ScriptedPolicy(policy, actions, {id(generator): row for row, generator in enumerate(generators)})
 
-    config = compose(*baseline_overrides)
+    config = composed(*baseline_overrides)
     numbers = stack([config]).select(torch.zeros(rows, dtype=torch.long)).numbers
     baseline = make("baseline", config.baseline, numbers, spec=mdp.spec)
     baseline_learner = same_start(baseline, rows)
@@ -406,7 +408,7 @@ def test_every_policy_for_finitely_many_actions_is_tested() -> None:
 def test_values_of_the_value_network_are_those_from_before_it_learned() -> None:
     rows, steps, num_envs, mdp = 3, 4, 5, NEVER_TERMINATES
     generator = Generator().manual_seed(SEED)
-    config = compose(*BASELINE_OVERRIDES["value_network"])
+    config = composed(*BASELINE_OVERRIDES["value_network"])
     numbers = stack([config]).select(torch.zeros(rows, dtype=torch.long)).numbers
     baseline = make("baseline", config.baseline, numbers, spec=mdp.spec)
     learner = same_start(baseline, rows)

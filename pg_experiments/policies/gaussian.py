@@ -1,6 +1,6 @@
 """Gaussian policy for continuous actions: a network gives the mean, parameters or the network the spread."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -55,13 +55,16 @@ class Gaussian:
             parameters["log_std"] = log_std
         return parameters
 
-    def prepare(self, parameters: Parameters) -> Parameters:
-        return parameters | self.network.prepare(parameters)
+    def actor(self, parameters: Parameters) -> Callable[[Tensor], DiagonalGaussian]:
+        act = self.network.actor(parameters)
+        return lambda observation: self._distribution(parameters, act(observation))
 
     def __call__(
         self, parameters: Parameters, observation: Float[Tensor, "runs samples observation"]
     ) -> DiagonalGaussian:
-        output = self.network(parameters, observation)
+        return self._distribution(parameters, self.network(parameters, observation))
+
+    def _distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples output"]) -> DiagonalGaussian:
         if self.state_dependent_std:
             return DiagonalGaussian(output[..., : self.action_size], output[..., self.action_size :])
         return DiagonalGaussian(output, parameters["log_std"][:, None])

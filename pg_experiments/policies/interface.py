@@ -1,6 +1,6 @@
 """What a policy is to this package: observation -> distribution over actions. No optimizer, no loss, no data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -23,8 +23,8 @@ class Policy(Protocol):
         """Draw first parameters for each run from its own generator."""
         ...
 
-    def prepare(self, parameters: Parameters) -> Parameters:
-        """The parameters in a form that is fast to act with many times; returning them unchanged is right as well."""
+    def actor(self, parameters: Parameters) -> Callable[[Tensor], Distribution]:
+        """The policy with these parameters, for many calls without gradient; `partial(self, parameters)` will do."""
         ...
 
     def __call__(self, parameters: Parameters, observation: Float[Tensor, "runs samples observation"]) -> Distribution:

@@ -73,23 +73,32 @@ class MLP:
             parameters[f"layer{layer}.bias"] = torch.zeros(len(generators), size_out, dtype=dtype)
         return parameters
 
-    def prepare(self, parameters: Parameters) -> Parameters:
-        """The parameters padded once for many calls without gradient, which then need not pad them again."""
-        return {
-            name: pad_to_lane(pad_to_lane(part, -1), -2) if part.ndim == 3 else pad_to_lane(part, -1)
-            for name, part in parameters.items()
-            if name.startswith("layer")
-        }
+    def actor(self, parameters: Parameters) -> Callable[[Tensor], Tensor]:
+        """The network with these parameters, for many calls without gradient: what does not change is done once."""
+        flat = self._flat(parameters)
+        _, weights, biases = _padded(flat[0], flat)
+        hidden = [(weight, bias[:, None]) for weight, bias in zip(weights[:-1], biases[:-1], strict=True)]
+        activation = ACTIVATIONS[self.activation].function
+
+        def act(x: Float[Tensor, "runs samples in"]) -> Float[Tensor, "runs samples out"]:
+            samples = x.shape[1]
+            x = pad_to_lane(pad_to_lane(x, -1), -2)
+            for weight, bias in hidden:
+                x = activation(torch.baddbmm(bias, x, weight))
+            return crop(crop(product(x, weights[-1], biases[-1]), -2, samples), -1, self.output_size)
+
+        return act
 
     def __call__(
         self, parameters: Parameters, x: Float[Tensor, "runs samples in"]
     ) -> Float[Tensor, "runs samples out"]:
         """Apply run k's network to row k of `x`."""
+        return _Perceptron.apply(self.activation, x, *self._flat(parameters))
+
+    def _flat(self, parameters: Parameters) -> list[Tensor]:
+        """Weight and bias of every layer, in order."""
         layers = range(len(self.sizes) - 1)
-        flat = [parameters[f"layer{layer}.{part}"] for layer in layers for part in ("weight", "bias")]
-        if torch.is_grad_enabled():
-            return _Perceptron.apply(self.activation, x, *flat)
-        return _forward(self.activation, *_padded(x, flat))[-1][:, : x.shape[1], : self.output_size]
+        return [parameters[f"layer{layer}.{part}"] for layer in layers for part in ("weight", "bias")]
 
 
 def _padded(x: Tensor, flat: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:

@@ -1,8 +1,8 @@
 """Softmax policies for discrete actions: a network over the observation, or a table over the states."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int64
@@ -55,8 +55,9 @@ class Softmax(_DiscretePolicy):
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
         return self.network.init(generators, dtype)
 
-    def prepare(self, parameters: Parameters) -> Parameters:
-        return self.network.prepare(parameters)
+    def actor(self, parameters: Parameters) -> Callable[[Tensor], Categorical]:
+        act = self.network.actor(parameters)
+        return lambda observation: Categorical(act(observation))
 
     def __call__(self, parameters: Parameters, observation: Float[Tensor, "runs samples observation"]) -> Categorical:
         return Categorical(self.network(parameters, observation))
@@ -74,8 +75,8 @@ class TabularSoftmax(_DiscretePolicy):
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
         return {"table": torch.zeros(len(generators), self.spec.observation_size, self.num_actions, dtype=dtype)}
 
-    def prepare(self, parameters: Parameters) -> Parameters:
-        return parameters
+    def actor(self, parameters: Parameters) -> Callable[[Tensor], Categorical]:
+        return partial(self, parameters)
 
     def __call__(self, parameters: Parameters, observation: Float[Tensor, "runs samples states"]) -> Categorical:
         table = MLP(self.spec.observation_size, (), self.num_actions, "relu", 1.0)

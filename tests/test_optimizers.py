@@ -1,0 +1,285 @@
+"""`Learner` against separate instances of torch's own optimizers, one per run."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from pg_experiments import ConfigError, compose, train
+from pg_experiments.config import OptimizerConfig
+from pg_experiments.optimizers import Learner, OptimizerSettings, schedule_factor
+
+SEED = 53
+RATES = [0.03, 0.003, 0.01, 0.0005]
+RUNS = len(RATES)
+SHAPES = {"layer0.weight": (3, 5), "layer0.bias": (5,), "log_std": (2,)}
+FITTING: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "Adam": (torch.optim.Adam, {"betas": (0.8, 0.99), "eps": 1e-6}),
+    "Adam with weight decay": (torch.optim.Adam, {"weight_decay": 0.1}),
+    "Adam amsgrad": (torch.optim.Adam, {"amsgrad": True}),
+    "AdamW": (torch.optim.AdamW, {"weight_decay": 0.05}),
+    "RMSprop": (torch.optim.RMSprop, {}),
+    "RMSprop with momentum": (torch.optim.RMSprop, {"momentum": 0.9}),
+    "RMSprop centered": (torch.optim.RMSprop, {"alpha": 0.95, "centered": True, "momentum": 0.5}),
+    "SGD": (torch.optim.SGD, {}),
+    "SGD with momentum": (torch.optim.SGD, {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.01}),
+    "SGD with Nesterov momentum": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "Adagrad": (torch.optim.Adagrad, {"lr_decay": 0.01, "initial_accumulator_value": 0.1}),
+    "NAdam": (torch.optim.NAdam, {}),
+    "RAdam": (torch.optim.RAdam, {}),
+    "Adamax": (torch.optim.Adamax, {}),
+    "Adadelta": (torch.optim.Adadelta, {"rho": 0.95}),
+}
+REFUSED = [name for name in ("LBFGS", "ASGD", "Rprop", "Adafactor", "Muon", "SparseAdam") if hasattr(torch.optim, name)]
+every_optimizer = pytest.mark.parametrize("name", FITTING)
+
+
+def settings(
+    torch_class: type[torch.optim.Optimizer] = torch.optim.SGD,
+    arguments: dict[str, Any] | None = None,
+    lr: list[float] = RATES,
+    schedule: str = "constant",
+    limits: list[float] | None = None,
+) -> OptimizerSettings:
+    return OptimizerSettings(
+        torch_class,
+        arguments or {},
+        torch.tensor(lr, dtype=torch.float64),
+        schedule,
+        torch.tensor(limits or [math.inf] * len(lr), dtype=torch.float64),
+    )
+
+
+def random_parameters(dtype: torch.dtype = torch.float64, seed: int = SEED, runs: int = RUNS) -> dict[str, Tensor]:
+    generator = Generator().manual_seed(seed)
+    return {name: torch.randn(runs, *shape, generator=generator, dtype=dtype) for name, shape in SHAPES.items()}
+
+
+def slope(parameters: dict[str, Tensor], iteration: int) -> dict[str, Tensor]:
+    """A gradient that depends on the parameters and on the iteration, element by element."""
+    return {name: torch.sin(3 * part + 0.3 * iteration) + 0.2 * part for name, part in parameters.items()}
+
+
+def alone(
+    name: str, run: int, start: dict[str, Tensor], steps: int, factor: Callable[[int], float]
+) -> dict[str, Tensor]:
+    """The same by torch, for one run."""
+    torch_class, arguments = FITTING[name]
+    own = {key: part[run].clone() for key, part in start.items()}
+    optimizer = torch_class(list(own.values()), lr=RATES[run], **arguments)
+    for iteration in range(steps):
+        optimizer.param_groups[0]["lr"] = RATES[run] * factor(iteration)
+        for key, gradient in slope(own, iteration).items():
+            own[key].grad = gradient
+        optimizer.step()
+    return own
+
+
+def no_progress(runs: int = RUNS) -> Tensor:
+    return torch.zeros(runs, dtype=torch.float64)
+
+
+@every_optimizer
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)], ids=["float32", "float64"]
+)
+def test_every_run_is_a_torch_optimizer_of_its_own(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    start, steps = random_parameters(dtype), 50
+    learner = Learner(settings(*FITTING[name]), {key: part.clone() for key, part in start.items()})
+    for iteration in range(steps):
+        learner.step(slope(learner.parameters, iteration), no_progress())
+    for run in range(RUNS):
+        for key, expected in alone(name, run, start, steps, lambda iteration: 1.0).items():
+            assert (expected - start[key][run]).abs().max() > 1e-6, "nothing was learned"
+            torch.testing.assert_close(learner.parameters[key][run], expected, rtol=tolerance, atol=10 * tolerance)
+
+
+@every_optimizer
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_schedule_changes_the_rate_as_setting_it_in_torch_would(name: str, schedule: str) -> None:
+    start, steps = random_parameters(), 20
+    learner = Learner(settings(*FITTING[name], schedule=schedule), {key: part.clone() for key, part in start.items()})
+    for iteration in range(steps):
+        _, rate = learner.step(slope(learner.parameters, iteration), no_progress() + iteration / steps)
+        factor = schedule_factor(schedule, iteration / steps)
+        torch.testing.assert_close(rate, torch.tensor(RATES, dtype=torch.float64) * factor)
+    for run in range(RUNS):
+        expected = alone(name, run, start, steps, lambda iteration: schedule_factor(schedule, iteration / steps))
+        for key, part in expected.items():
+            torch.testing.assert_close(learner.parameters[key][run], part, rtol=1e-12, atol=1e-11)
+
+
+def test_every_run_has_its_own_progress() -> None:
+    learner = Learner(settings(schedule="linear"), random_parameters())
+    progress = torch.tensor([0.0, 0.25, 1.0, 7.0], dtype=torch.float64)
+    before = {key: part.clone() for key, part in learner.parameters.items()}
+    _, rate = learner.step(slope(learner.parameters, 0), progress)
+    torch.testing.assert_close(rate, torch.tensor([0.03, 0.003 * 0.75, 0.0, 0.0], dtype=torch.float64))
+    for key, part in learner.parameters.items():
+        assert torch.equal(part[2:], before[key][2:]), "past the end of the schedule nothing moves"
+        assert not torch.equal(part[1], before[key][1])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [
+        ("constant", [1, 1, 1, 1, 1]),
+        ("linear", [1, 0.75, 0.5, 0.25, 0]),
+        ("cosine", [1, 0.5 + 0.5 * math.sqrt(0.5), 0.5, 0.5 - 0.5 * math.sqrt(0.5), 0]),
+    ],
+)
+def test_schedule_has_the_values_of_its_formula(schedule: str, values: list[float]) -> None:
+    assert [schedule_factor(schedule, quarter / 4) for quarter in range(5)] == pytest.approx(values, abs=1e-15)
+    assert schedule_factor(schedule, 1.3) == schedule_factor(schedule, 1.0)  # an iteration may end beyond the budget
+
+
+def test_every_schedule_of_the_schema_is_tested() -> None:
+    allowed = OptimizerConfig.__dataclass_fields__["schedule"].metadata["one_of"]
+    assert set(allowed) == {"constant", "linear", "cosine"}
+
+
+# --- the limit of the gradient norm -----------------------------------------------------------------------------------
+
+
+def step_of(gradients: dict[str, Tensor], limits: list[float]) -> tuple[Tensor, Tensor]:
+    """What one SGD step with rate 1 subtracts, as vectors [runs, numbers], and the norms that it reports."""
+    runs = len(limits)
+    learner = Learner(
+        settings(lr=[1.0] * runs, limits=limits), {key: torch.zeros_like(part) for key, part in gradients.items()}
+    )
+    norm, _ = learner.step(gradients, no_progress(runs))
+    return -torch.cat([part.flatten(1) for part in learner.parameters.values()], 1), norm
+
+
+def test_gradient_norm_is_limited_for_each_run_alone() -> None:
+    """Long gradients get the length of the limit and keep their direction; short ones and unlimited ones stay."""
+    gradients = random_parameters(runs=5)
+    limits = [0.5, 1e9, math.inf, 1e-3, 2.0]
+    applied, norm = step_of(gradients, limits)
+    flat = torch.cat([part.flatten(1) for part in gradients.values()], 1)
+    torch.testing.assert_close(norm, flat.norm(dim=1), rtol=1e-14, atol=0)
+    for run, limit in enumerate(limits):
+        if norm[run] > limit:
+            assert applied[run].norm().item() == pytest.approx(limit, rel=1e-12)
+            torch.testing.assert_close(applied[run] / limit, flat[run] / norm[run], rtol=1e-12, atol=0)
+        else:
+            assert torch.equal(applied[run], flat[run])
+
+
+def test_gradient_norm_limit_equals_that_of_torch() -> None:
+    gradients = random_parameters()
+    applied, _ = step_of(gradients, [0.7] * RUNS)
+    for run in range(RUNS):
+        own = [torch.zeros_like(part[run]).requires_grad_() for part in gradients.values()]
+        for leaf, part in zip(own, gradients.values(), strict=True):
+            leaf.grad = part[run].clone()
+        torch.nn.utils.clip_grad_norm_(own, 0.7)
+        expected = torch.cat([leaf.grad.flatten() for leaf in own if leaf.grad is not None])
+        torch.testing.assert_close(applied[run], expected, rtol=1e-5, atol=1e-6)  # torch adds 1e-6 to the norm
+
+
+@pytest.mark.parametrize("spoiled", [0.0, 1e30, math.inf, math.nan])
+def test_a_quiet_run_does_not_notice_the_gradient_of_a_loud_one(spoiled: float) -> None:
+    gradients = random_parameters(torch.float32)
+    limits = [0.5, 0.5, math.inf, 3.0]
+    expected, expected_norm = step_of({key: part.clone() for key, part in gradients.items()}, limits)
+    for part in gradients.values():
+        part[1] = spoiled
+    applied, norm = step_of(gradients, limits)
+    others = [0, 2, 3]
+    assert torch.equal(applied[others], expected[others])
+    assert torch.equal(norm[others], expected_norm[others])
+    if spoiled == 0:
+        assert not applied[1].any()
+
+
+def test_no_limit_in_the_config_is_an_infinite_one() -> None:
+    overrides = ("policy=softmax", "env=cartpole", "baseline=none", "total_env_steps=9", "env.num_envs=2")
+    base = (*overrides, "evaluation.episodes=1", "logging.progress=none")
+    unlimited, wide, narrow = train(
+        [compose(*base, f"optimizer.max_gradient_norm={limit}") for limit in ("null", "1e30", "1e-9")]
+    )
+    assert unlimited.parameters_sha256 == wide.parameters_sha256 != narrow.parameters_sha256
+
+
+# --- runs that leave --------------------------------------------------------------------------------------------------
+
+
+@every_optimizer
+@pytest.mark.parametrize("steps_before", [0, 1, 9])
+def test_runs_that_stay_keep_their_state(name: str, steps_before: int) -> None:
+    """Also when one run, whose number of rows is 1 like that of many a counter, is left."""
+    start = random_parameters(torch.float32)
+    kept, whole = (
+        Learner(
+            settings(*FITTING[name], schedule="linear", limits=[0.9, math.inf, 5.0, 2.0]),
+            {key: part.clone() for key, part in start.items()},
+        )
+        for _ in range(2)
+    )
+    rows, progress = torch.arange(RUNS), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    for stage, leaving in enumerate(([], [1, 2, 3], [0, 2], [0])):
+        if leaving:
+            kept = kept.select(torch.tensor(leaving))
+            rows = rows[leaving]
+        for iteration in range(steps_before if stage == 0 else 4):
+            kept.step(slope(kept.parameters, 5 * stage + iteration), progress[rows])
+            whole.step(slope(whole.parameters, 5 * stage + iteration), progress)
+        for key, part in whole.parameters.items():
+            assert torch.equal(kept.parameters[key], part[rows]), (stage, key)
+    assert rows.tolist() == [1]
+
+
+def test_selecting_leaves_the_old_learner_as_it_was() -> None:
+    learner = Learner(settings(torch.optim.Adam), random_parameters())
+    learner.step(slope(learner.parameters, 0), no_progress())
+    before = learner.state()
+    chosen = learner.select(torch.tensor([2, 0]))
+    chosen.step(slope(chosen.parameters, 1), no_progress(2))
+    after = learner.state()
+    for key, part in before["parameters"].items():
+        assert torch.equal(after["parameters"][key], part)
+        for name, value in before["optimizer"][key].items():
+            assert torch.equal(after["optimizer"][key][name], value), name
+
+
+def test_state_is_a_copy() -> None:
+    learner = Learner(settings(torch.optim.Adam), random_parameters())
+    before = learner.state()
+    first = {key: part.clone() for key, part in before["parameters"].items()}
+    learner.step(slope(learner.parameters, 0), no_progress())
+    assert all(torch.equal(before["parameters"][key], part) for key, part in first.items())
+
+
+# --- optimizers that cannot be shared ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_optimizer_that_would_mix_runs_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^optimizer\._target_=torch\.optim\.\S*{name}: ") as caught:
+        settings(getattr(torch.optim, name)).check("optimizer")
+    assert caught.value.key == "optimizer._target_"
+
+
+def test_training_refuses_an_optimizer_that_would_mix_runs() -> None:
+    config = compose("optimizer=torch", "optimizer._target_=torch.optim.LBFGS", "logging.progress=none")
+    with pytest.raises(ConfigError, match="LBFGS"):
+        train([config])
+
+
+@every_optimizer
+def test_an_optimizer_that_fits_is_accepted(name: str) -> None:
+    settings(*FITTING[name]).check("optimizer")
+
+
+def test_every_optimizer_of_torch_is_either_shared_or_refused() -> None:
+    known = {torch_class.__name__ for torch_class, _ in FITTING.values()} | set(REFUSED)
+    ours = {
+        name
+        for name, value in vars(torch.optim).items()
+        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+    }
+    assert ours == known
