@@ -91,7 +91,7 @@ class OptimizerConfig:
 
     _target_: str = "???"
     lr: float = per_run(5e-3, at_least=0)
-    schedule: str = checked("constant", one_of=("constant", "linear", "cosine"))
+    schedule: str = checked("linear", one_of=("constant", "linear", "cosine"))
     max_gradient_norm: float | None = per_run(None, above=0)
     kwargs: dict[str, Any] = field(default_factory=dict)
 

@@ -1,0 +1,371 @@
+"""Rollouts, returns, and the packing of ragged episodes into blocks, against plain Python loops."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from small_mdp import ENDS_AT_DIFFERENT_TIMES
+from torch import Generator, Tensor
+
+from pg_experiments.envs.cartpole import CartPole
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
+from pg_experiments.envs.navigation import Navigation
+from pg_experiments.metrics import explained_variance
+from pg_experiments.packing import BLOCK, SAMPLES_AT_ONCE, SMALLEST_BLOCK, Block, Packing, block_sizes, gradients
+from pg_experiments.policies.gaussian import Gaussian
+from pg_experiments.policies.softmax import Softmax, TabularSoftmax
+from pg_experiments.returns import rewards_to_go
+from pg_experiments.rollout import CHUNK, Episodes, Trajectory, play_episodes
+
+SEED = 61
+COUNTS = [1, 63, 64, 65, 700, 2047, 2048, 2049, 4500]
+ENVS = 7
+
+
+def random_numbers(*shape: int, dtype: torch.dtype = torch.float64, seed: int = SEED) -> Tensor:
+    return torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=dtype)
+
+
+def ragged(counts: list[int], envs: int = ENVS) -> Tensor:
+    """Which steps were played, [runs, steps, envs]: random lengths that add up to `counts`."""
+    generator = Generator().manual_seed(SEED)
+    lengths = torch.zeros(len(counts), envs, dtype=torch.long)
+    for run, count in enumerate(counts):
+        for copy in torch.multinomial(torch.rand(envs, generator=generator), count, True, generator=generator).tolist():
+            lengths[run, copy] += 1
+    return torch.arange(int(lengths.max()) + 2)[:, None] < lengths[:, None, :]
+
+
+def played(running: Tensor, run: int) -> list[tuple[int, int]]:
+    """The (step, copy) of every sample of a run, in the order of the grid."""
+    return [(step, copy) for step, row in enumerate(running[run].tolist()) for copy, on in enumerate(row) if on]
+
+
+# --- returns ----------------------------------------------------------------------------------------------------------
+
+
+def test_rewards_to_go_equal_a_plain_loop() -> None:
+    runs, steps, envs = 4, 9, 5
+    reward = random_numbers(runs, steps, envs)
+    reward[1, 4:, 2], reward[2, 1:, 0] = 0.0, 0.0  # episodes that are over
+    gamma = torch.tensor([0.0, 0.9, 1.0, 0.37], dtype=torch.float64)
+    found = rewards_to_go(reward, gamma)
+    for run in range(runs):
+        for step in range(steps):
+            for copy in range(envs):
+                later = [reward[run, k, copy].item() * gamma[run].item() ** (k - step) for k in range(step, steps)]
+                assert found[run, step, copy].item() == pytest.approx(sum(later), abs=1e-13)
+    assert not found[1, 4:, 2].any()
+    assert not found[2, 1:, 0].any()
+
+
+def test_rewards_to_go_are_the_same_for_a_longer_grid() -> None:
+    """Steps after the end, which only a neighbour makes necessary, change no bit."""
+    reward = random_numbers(2, 30, 3, dtype=torch.float32)
+    gamma = torch.tensor([0.99, 0.5], dtype=torch.float64)
+    longer = torch.cat([reward, torch.zeros(2, 77, 3)], 1)
+    assert torch.equal(rewards_to_go(longer, gamma)[:, :30], rewards_to_go(reward, gamma))
+
+
+# --- packing ----------------------------------------------------------------------------------------------------------
+
+
+def test_packing_holds_every_played_step_once_and_in_order() -> None:
+    running = ragged(COUNTS)
+    packing = Packing.of(running, torch.float64)
+    assert packing.counts == COUNTS
+    assert packing.index.shape == packing.weight.shape == (len(COUNTS), 2048 + 2048 + 512)
+    for run, count in enumerate(COUNTS):
+        expected = [step * ENVS + copy for step, copy in played(running, run)]
+        assert packing.index[run, :count].tolist() == expected
+        assert packing.weight[run].tolist() == [1.0] * count + [0.0] * (packing.weight.shape[1] - count)
+
+
+@pytest.mark.parametrize("rest", [(), (3,)], ids=["numbers", "vectors"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64], ids=["float64", "int64"])
+def test_pack_takes_the_entries_of_the_played_steps(rest: tuple[int, ...], dtype: torch.dtype) -> None:
+    running = ragged(COUNTS)
+    grid = (random_numbers(*running.shape, *rest) * 1000).to(dtype)
+    packed = Packing.of(running, torch.float64).pack(grid)
+    assert packed.shape == (len(COUNTS), 4608, *rest)
+    for run, count in enumerate(COUNTS):
+        expected = torch.stack([grid[run, step, copy] for step, copy in played(running, run)])
+        assert torch.equal(packed[run, :count], expected)
+
+
+def test_blocks_cover_every_sample_once_and_split_a_run_by_its_own_number_of_samples() -> None:
+    packing = Packing.of(ragged(COUNTS), torch.float64)
+    covered = torch.zeros(packing.index.shape, dtype=torch.long)
+    own: dict[int, list[slice]] = {run: [] for run in range(len(COUNTS))}
+    for block in packing.blocks:
+        size = block.samples.stop - block.samples.start
+        assert len(block.rows) * size <= SAMPLES_AT_ONCE
+        for run in block.rows.tolist():
+            covered[run, block.samples] += 1
+            own[run].append(block.samples)
+    assert covered.max() == 1
+    assert (covered >= packing.weight).all()
+    for run, count in enumerate(COUNTS):
+        assert [part.stop - part.start for part in own[run]] == block_sizes(count)
+        assert [part.start for part in own[run]] == sorted(part.start for part in own[run])
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [
+        (1, [64]),
+        (63, [64]),
+        (64, [64]),
+        (65, [128]),
+        (1024, [1024]),
+        (1025, [2048]),
+        (2047, [2048]),
+        (2048, [2048]),
+        (2049, [2048, 64]),
+        (4096, [2048, 2048]),
+        (4500, [2048, 2048, 512]),
+    ],
+)
+def test_block_sizes_are_full_blocks_and_the_smallest_power_of_two_that_holds_the_rest(
+    count: int, sizes: list[int]
+) -> None:
+    assert (BLOCK, SMALLEST_BLOCK) == (2048, 64)
+    assert block_sizes(count) == sizes
+
+
+def test_sum_mean_and_variance_equal_plain_loops() -> None:
+    running = ragged(COUNTS)
+    packing = Packing.of(running, torch.float64)
+    grid = random_numbers(*running.shape) + 3
+    packed = packing.pack(grid)
+    packed[packing.weight == 0] = 1e9  # what fills up the last block must not count
+    for run, count in enumerate(COUNTS):
+        values = [grid[run, step, copy].item() for step, copy in played(running, run)]
+        mean = sum(values) / count
+        variance = sum((value - mean) ** 2 for value in values) / count
+        assert packing.sum(packed)[run].item() == pytest.approx(sum(values), rel=1e-12)
+        assert packing.mean(packed)[run].item() == pytest.approx(mean, rel=1e-12)
+        assert packing.variance(packed)[run].item() == pytest.approx(variance, rel=1e-12, abs=1e-15)
+
+
+def test_explained_variance_is_one_for_the_returns_and_zero_for_a_constant() -> None:
+    counts = [5, 70, 2100]
+    packing = Packing.of(ragged(counts), torch.float64)
+    returns = random_numbers(3, packing.index.shape[1])
+    ones = torch.ones(3, dtype=torch.float64)
+    torch.testing.assert_close(explained_variance(returns, returns, packing), ones)
+    torch.testing.assert_close(explained_variance(torch.full_like(returns, 7.0), returns, packing), 0 * ones)
+    torch.testing.assert_close(explained_variance(-returns, returns, packing), -3 * ones)
+    assert not explained_variance(returns, torch.full_like(returns, 2.0), packing).any(), "constant returns"
+
+
+@pytest.mark.parametrize("counts", [[1], [63, 64, 65], COUNTS], ids=str)
+def test_gradients_over_blocks_equal_plain_autograd(counts: list[int]) -> None:
+    running = ragged(counts)
+    packing = Packing.of(running, torch.float64)
+    grid = random_numbers(*running.shape, 3)
+    x = packing.pack(grid)
+    parameters = {"a": random_numbers(len(counts), 3, 2, seed=1), "b": random_numbers(len(counts), 2, seed=2)}
+    unused = {"unused": random_numbers(len(counts), 4, seed=3)}
+
+    def loss(leaves: dict[str, Tensor], block: Block) -> Tensor:
+        y = torch.tanh(x[block.rows, block.samples] @ leaves["a"] + leaves["b"][:, None]).square().sum(-1)
+        return (y * packing.weight[block.rows, block.samples]).sum(1)
+
+    found = gradients(parameters | unused, packing, loss)
+    assert not any(part.requires_grad for part in [*parameters.values(), *found.values()])
+    assert not found["unused"].any()
+    for run in range(len(counts)):
+        own = {name: part[run].clone().requires_grad_() for name, part in parameters.items()}
+        seen = torch.stack([grid[run, step, copy] for step, copy in played(running, run)])
+        plain = torch.tanh(seen @ own["a"] + own["b"]).square().sum((0, 1))
+        for name, expected in zip(own, torch.autograd.grad(plain, list(own.values())), strict=True):
+            torch.testing.assert_close(found[name][run], expected, rtol=1e-11, atol=1e-11)
+
+
+# --- rollouts ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Countdown:
+    """An episode terminates, or is truncated by the environment itself, after a number of steps set by its start.
+
+    The reward of a step is its number; after the end it is a million, which nobody may see. `stepped` collects the
+    number of runs of every step.
+    """
+
+    max_episode_steps: int
+    longest: int
+    truncates: bool = False
+    stepped: list[int] = field(default_factory=list)
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec(2, DiscreteActions(2), self.max_episode_steps, 1)
+
+    def reset(self, noise: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        length = (noise[..., 0] * self.longest).floor() + 1
+        state = (torch.zeros_like(length), length)
+        return state, torch.stack(state, -1)
+
+    def step(self, state: tuple[Tensor, Tensor], action: Tensor, running: Tensor) -> Transition:
+        self.stepped.append(len(action))
+        number, length = state[0] + 1, state[1]
+        over = number >= length
+        never = torch.zeros_like(over)
+        reward = torch.where(running, number, 1e6)
+        flags = (never, over) if self.truncates else (over, never)
+        return Transition((number, length), torch.stack((number, length), -1), reward, *flags)
+
+    def select(self, state: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        return state[0][rows], state[1][rows]
+
+
+def play(env: Any, policy: Any, runs: int, envs: int, **options: Any) -> tuple[Episodes, Trajectory]:
+    parameters = policy.init([Generator().manual_seed(run) for run in range(runs)], torch.float64)
+    generators = [Generator().manual_seed(SEED + run) for run in range(runs)]
+    episodes, trajectory = play_episodes(policy, parameters, env, generators, envs, torch.float64, **options)
+    assert trajectory is not None
+    return episodes, trajectory
+
+
+def countdown(max_episode_steps: int, longest: int, truncates: bool = False) -> tuple[Countdown, Softmax]:
+    env = Countdown(max_episode_steps, longest, truncates)
+    return env, Softmax(env.spec, (3,), "tanh")
+
+
+ROLLOUTS = {
+    "all terminate": (500, 200, False),
+    "all within a chunk": (500, 30, False),
+    "some meet the limit": (100, 200, False),
+    "the limit is a chunk": (CHUNK, 3 * CHUNK, False),
+    "the limit is a step beyond a chunk": (CHUNK + 1, 3 * CHUNK, False),
+    "the environment truncates": (150, 180, True),
+    "one step": (1, 5, False),
+}
+
+
+@pytest.mark.parametrize("name", ROLLOUTS)
+def test_every_copy_plays_exactly_one_whole_episode(name: str) -> None:
+    limit, longest, truncates = ROLLOUTS[name]
+    runs, envs = 4, 5
+    episodes, trajectory = play(*countdown(limit, longest, truncates), runs, envs)
+    ends = trajectory.terminated | trajectory.truncated
+    for run in range(runs):
+        for copy in range(envs):
+            wanted = int(trajectory.observation[run, 0, copy, 1])
+            length = min(wanted, limit)
+            running = trajectory.running[run, :, copy].tolist()
+            assert running == [step < length for step in range(len(running))]
+            assert episodes.length[run, copy] == length
+            assert ends[run, :, copy].nonzero()[:, 0].tolist() == [length - 1]
+            assert trajectory.terminated[run, length - 1, copy] == (not truncates and wanted <= limit)
+            assert trajectory.truncated[run, length - 1, copy] == (truncates or wanted > limit)
+            rewards = trajectory.reward[run, :, copy]
+            assert rewards.tolist() == [step + 1 if step < length else 0 for step in range(len(rewards))]
+            assert episodes.episode_return[run, copy] == length * (length + 1) / 2
+            numbers = trajectory.observation[run, :length, copy, 0]
+            assert numbers.tolist() == list(range(length)), "the observation is the one before the step"
+    assert len(set(episodes.length.flatten().tolist())) > 5 or limit == 1
+
+
+def test_an_end_at_the_very_limit_is_a_termination() -> None:
+    """Episodes of exactly as many steps as the limit allows: the task ended, nothing cut it off."""
+
+    @dataclass(frozen=True)
+    class Exact(Countdown):
+        def reset(self, noise: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            return super().reset(torch.full_like(noise, 0.999))
+
+    env = Exact(70, 70)
+    _, trajectory = play(env, Softmax(env.spec, (3,), "tanh"), 3, 2)
+    assert trajectory.terminated[:, 69].all()
+    assert not trajectory.truncated.any()
+
+
+def test_runs_whose_episodes_are_over_leave_between_chunks() -> None:
+    env, policy = countdown(500, 400)
+    runs, envs = 6, 2
+    episodes, _ = play(env, policy, runs, envs)
+    chunks = [-(-int(length) // CHUNK) for length in episodes.length.max(1).values]
+    assert len(set(chunks)) > 2
+    for step, stepped in enumerate(env.stepped):
+        assert stepped == sum(chunk > step // CHUNK for chunk in chunks)
+    assert len(env.stepped) < max(episodes.length.max(1).values) + CHUNK
+
+
+def test_a_rollout_is_not_changed_by_its_neighbours() -> None:
+    env, policy = countdown(300, 400)
+    runs, envs = 5, 3
+    parameters = policy.init([Generator().manual_seed(run) for run in range(runs)], torch.float64)
+
+    def rollout(rows: list[int]) -> tuple[Episodes, Trajectory]:
+        own = {name: part[rows] for name, part in parameters.items()}
+        generators = [Generator().manual_seed(SEED + run) for run in rows]
+        episodes, trajectory = play_episodes(policy, own, env, generators, envs, torch.float64)
+        assert trajectory is not None
+        return episodes, trajectory
+
+    episodes, trajectory = rollout(list(range(runs)))
+    for rows in ([0], [4], [3, 1]):
+        own_episodes, own = rollout(rows)
+        assert torch.equal(own_episodes.episode_return, episodes.episode_return[rows])
+        steps, running = own.running.shape[1], own.running
+        assert torch.equal(running, trajectory.running[rows, :steps])
+        assert not trajectory.running[rows, steps:].any()
+        for part, all_runs in zip(own, trajectory, strict=True):
+            assert torch.equal(part[running], all_runs[rows, :steps][running])
+
+
+@pytest.mark.parametrize("case", ["cartpole", "navigation", "small_mdp"])
+def test_return_is_the_sum_of_the_rewards_of_the_recorded_actions(case: str) -> None:
+    """Played again, action by action, in a plain loop over the copies."""
+    runs, envs = 3, 5
+    env: Any
+    policy: Any
+    if case == "cartpole":
+        env = CartPole(max_episode_steps=33)
+        policy = Softmax(env.spec, (5,), "relu")
+    elif case == "navigation":
+        env = Navigation(max_episode_steps=70)
+        policy = Gaussian(env.spec, (5,), "relu", False, torch.full((runs,), 0.5, dtype=torch.float64))
+        assert isinstance(env.spec.actions, BoxActions)
+    else:
+        env = ENDS_AT_DIFFERENT_TIMES
+        policy = TabularSoftmax(env.spec)
+    episodes, trajectory = play(env, policy, runs, envs)
+    for run in range(runs):
+        generator = Generator().manual_seed(SEED + run)
+        noise = torch.rand(1, envs, env.spec.reset_noise_size, generator=generator, dtype=torch.float64)
+        state, observation = env.reset(noise)
+        running, total = torch.ones(1, envs, dtype=torch.bool), torch.zeros(envs, dtype=torch.float64)
+        for step in range(env.spec.max_episode_steps):
+            if not running.any():
+                break
+            on = running[0]
+            torch.testing.assert_close(observation[0][on], trajectory.observation[run, step][on], rtol=1e-13, atol=0)
+            after = env.step(state, policy.env_action(trajectory.action[run, [step]]), running)
+            total += torch.where(on, after.reward[0], 0.0)
+            state, observation, running = after.state, after.observation, running & ~after.terminated
+        torch.testing.assert_close(episodes.episode_return[run], total, rtol=1e-12, atol=0)
+    recorded = (trajectory.reward * trajectory.running).sum(1)
+    torch.testing.assert_close(recorded, episodes.episode_return, rtol=1e-13, atol=0)
+
+
+def test_evaluation_plays_the_same_starts_without_recording() -> None:
+    env = CartPole(max_episode_steps=40)
+    policy = Softmax(env.spec, (5,), "relu")
+    parameters = policy.init([Generator().manual_seed(run) for run in range(3)], torch.float64)
+    outcomes = []
+    for record in (True, False):
+        generators = [Generator().manual_seed(SEED + run) for run in range(3)]
+        episodes, trajectory = play_episodes(
+            policy, parameters, env, generators, 7, torch.float64, deterministic=True, record=record
+        )
+        assert (trajectory is not None) == record
+        if trajectory is not None:
+            mode = policy(parameters, trajectory.observation.flatten(1, 2)).mode().reshape(trajectory.action.shape)
+            assert torch.equal(mode[trajectory.running], trajectory.action[trajectory.running])
+        outcomes.append(episodes)
+    assert all(torch.equal(one, other) for one, other in zip(*outcomes, strict=True))
