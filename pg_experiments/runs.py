@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pg_experiments.algorithms.reinforce import Reinforce
 from pg_experiments.baselines.interface import Baseline
-from pg_experiments.config import Config, EnvConfig, walk
+from pg_experiments.config import SCHEMAS, Config, EnvConfig, walk
 from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
 from pg_experiments.errors import ConfigError, UserError, nearest
 from pg_experiments.optimizers import OptimizerSettings
@@ -179,12 +179,7 @@ def check_policy_fits(config: Any, spec: EnvSpec) -> None:
     target = str(_items(config).get("_target_", ""))
     discrete = ("softmax", "tabular_softmax") if spec.num_states else ("softmax",)
     fitting = discrete if isinstance(spec.actions, DiscreteActions) else ("gaussian",)
-    ours = {
-        "pg_experiments.policies.softmax.Softmax": "softmax",
-        "pg_experiments.policies.softmax.TabularSoftmax": "tabular_softmax",
-        "pg_experiments.policies.gaussian.Gaussian": "gaussian",
-    }
-    name = ours.get(target)
+    name = next((option for option, schema in SCHEMAS["policy"].items() if schema._target_ == target), None)  # type: ignore[attr-defined]
     if name is not None and name not in fitting:
         needs = {
             "softmax": "discrete actions",

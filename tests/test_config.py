@@ -11,11 +11,12 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from pg_experiments import UserError, compose, load_policy, train
+from pg_experiments import UserError, compose, load_policy
 from pg_experiments.composition import conf_dir
 from pg_experiments.config import COMMON_KEYS, GROUPS, SCHEMAS, Config, walk
 from pg_experiments.runs import build, stack
 from pg_experiments.train import main as train_main
+from pg_experiments.training import train
 
 TINY = ("env.num_envs=4", "total_env_steps=400", "evaluation.episodes=3", "logging.progress=none")
 
@@ -86,7 +87,9 @@ def test_every_experiment_composes_and_builds(option):
 @pytest.mark.parametrize("option", options("experiment"))
 def test_an_experiment_names_every_group_so_that_new_defaults_do_not_change_it(option):
     node = OmegaConf.load(conf_dir() / "experiment" / f"{option}.yaml")
-    named = {str(key).removeprefix("override /") for entry in node.defaults if not isinstance(entry, str) for key in entry}
+    named = {
+        str(key).removeprefix("override /") for entry in node.defaults if not isinstance(entry, str) for key in entry
+    }
     assert set(GROUPS) <= named
 
 
@@ -267,7 +270,7 @@ def test_training_needs_at_least_one_config_and_a_folder_for_each(tmp_path):
 
 # --- a user's own part ------------------------------------------------------------------------------------------------
 
-MODULE = '''
+MODULE = """
 from dataclasses import dataclass
 
 import torch
@@ -300,7 +303,7 @@ def my_policy(spec, width):
 @dataclass(frozen=True)
 class MyEnv(Pendulum):
     max_episode_steps: int = 7
-'''
+"""
 
 
 @pytest.fixture

@@ -17,14 +17,16 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from pg_experiments import RunResult, UserError, compose, load_policy, train
+from pg_experiments import RunResult, UserError, compose, load_policy
 from pg_experiments.composition import load_config
 from pg_experiments.evaluate import main as evaluate_main
 from pg_experiments.results import config_sha256
 from pg_experiments.train import main as train_main
+from pg_experiments.training import train
 
 TINY = ("env.num_envs=4", "evaluation.episodes=3", "logging.progress=none", "policy.hidden_sizes=[8]")
-THREE_ITERATIONS = (*TINY, "total_env_steps=2400")  # of 4 episodes with 200 steps
+NUMBERS = ("optimizer.lr=0.004", "optimizer.schedule=constant", "env.gamma=0.8")
+THREE_ITERATIONS = (*TINY, *NUMBERS, "total_env_steps=2400")  # of 4 episodes with 200 steps
 FILES = {
     ".hydra/config.yaml",
     ".hydra/hydra.yaml",
@@ -182,7 +184,7 @@ def test_metrics_csv_has_a_row_per_iteration_and_the_documented_columns(finished
     for row in rows:
         assert all(np.isfinite(float(text)) for tag, text in row.items() if tag != "evaluation/return_mean")
         assert float(row["episode/length_mean"]) == 200
-        assert float(row["optimizer/lr"]) == pytest.approx(compose().optimizer.lr)
+        assert float(row["optimizer/lr"]) == pytest.approx(0.004)
 
 
 def test_env_steps_grow_strictly_where_episodes_have_different_lengths(tmp_path):
@@ -218,8 +220,8 @@ def test_tensorboard_holds_the_hyper_parameters(finished):
     plugin = {tag: HParamsPluginData.FromString(meta.plugin_data.content) for tag, meta in metadata.items() if meta}
     (start,) = [data.session_start_info for data in plugin.values() if data.HasField("session_start_info")]
     assert start.hparams["seed"].number_value == 3
-    assert start.hparams["optimizer.lr"].number_value == compose().optimizer.lr
-    assert start.hparams["env.gamma"].number_value == 0.9
+    assert start.hparams["optimizer.lr"].number_value == 0.004
+    assert start.hparams["env.gamma"].number_value == 0.8
     assert start.hparams["policy"].string_value == "Gaussian"
     (experiment,) = [data.experiment for data in plugin.values() if data.HasField("experiment")]
     assert [info.name.tag for info in experiment.metric_infos] == ["evaluation/return_mean"]

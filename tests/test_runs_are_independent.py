@@ -172,9 +172,7 @@ def test_a_run_is_not_changed_by_its_neighbours_with_any_optimizer_of_the_value_
     ("policy", "env"),
     [
         ("softmax", "cartpole"),
-        ("gaussian", "pendulum"),
         ("gaussian_state_dependent_std", "navigation"),
-        ("softmax", "navigation_discrete"),
     ],
 )
 def test_a_run_is_not_changed_by_its_neighbours_with_any_activation_and_type(
