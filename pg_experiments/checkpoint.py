@@ -10,6 +10,7 @@ import torch
 
 from pg_experiments.errors import UserError
 
+NEW_LINE = "\n"
 LAST = Path("checkpoints") / "last.pt"
 
 
@@ -34,7 +35,9 @@ def load(run_dir: Path) -> dict[str, Any]:
     try:
         return torch.load(path, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"{path}: cannot be read ({type(error).__name__}: {str(error).partition(NEW_LINE)[0]})"
+        ) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

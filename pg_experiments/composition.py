@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pg_experiments.config import GROUPS, SCHEMAS, Config, OptimizerConfig, check_values, with_common_keys
+from pg_experiments.config import COMMON_KEYS, GROUPS, SCHEMAS, Config, OptimizerConfig, check_values
 from pg_experiments.errors import ConfigError, UserError, nearest
 
 
@@ -72,6 +72,12 @@ def compose_node(overrides: Sequence[str], config_dir: str | Path | None = None)
             return hydra_compose("config", overrides=[*free_keys(overrides), *search_path])
     except (HydraException, OmegaConfBaseException) as error:
         raise one_line(error, overrides) from error
+    except ValueError as error:  # Hydra's, for a group that is set to a number or to null
+        for group, schemas in SCHEMAS.items():
+            value = next((item.partition("=")[2] for item in overrides if item.startswith(f"{group}=")), None)
+            if value is not None and value not in schemas:
+                raise ConfigError(group, value, f"must be one of {', '.join(sorted(schemas))}") from error
+        raise UserError(str(error)) from error
     finally:
         GlobalHydra.instance().clear()
         if hydra is not None:
@@ -88,6 +94,7 @@ def to_config(node: DictConfig) -> Config:
     with open_dict(node):
         node.pop("hydra", None)
     _refuse_added_keys(node)
+    _add_common_keys(node)
     try:
         config = OmegaConf.to_object(node)
     except OmegaConfBaseException as error:
@@ -96,17 +103,23 @@ def to_config(node: DictConfig) -> Config:
             raise ConfigError(key, None, f"is required; give it as {key}=...") from error
         raise one_line(error, []) from error
     assert isinstance(config, Config)
-    return complete(config)
-
-
-def complete(config: Config) -> Config:
-    """Give a user's own parts the keys that every part of their group has, and check every value."""
-    own: dict[str, Any] = {
-        group: with_common_keys(group, part) for group in GROUPS if isinstance(part := getattr(config, group), dict)
-    }
-    config = replace(config, **own)
     check_values(config)
     return config
+
+
+def _add_common_keys(node: DictConfig) -> None:
+    """Give a user's own part, which has no schema, the keys that every part of its group has."""
+    for name in node:
+        part = node._get_node(name)
+        if not isinstance(part, DictConfig) or part._is_none() or part._is_missing():
+            continue
+        schema = COMMON_KEYS.get(str(name))
+        if schema is not None and not is_dataclass(OmegaConf.get_type(part)):
+            with open_dict(part):
+                for field in fields(schema):
+                    if field.name not in part:
+                        part[field.name] = getattr(schema(), field.name)
+        _add_common_keys(part)
 
 
 def load_config(run_dir: Path) -> Config:
@@ -126,7 +139,8 @@ def load_config(run_dir: Path) -> Config:
         assert isinstance(node, DictConfig)
         return to_config(node)
     except (OmegaConfBaseException, YAMLError, AssertionError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or "it does not have the keys of a run's config").splitlines()[0]
+        raise UserError(f"{path}: {reason}") from error
 
 
 def _typed_part(group: str, part: DictConfig) -> Any:
@@ -151,17 +165,19 @@ def _refuse_added_keys(node: DictConfig, prefix: str = "") -> None:
 
 def free_keys(overrides: Sequence[str]) -> list[str]:
     """Let `env.kwargs.mass=2` and `optimizer.kwargs.x=1` add keys without Hydra's `+`: any key is right there."""
-    return [re.sub(r"^((?:\w+\.)+kwargs\.\w)", r"++\1", override) for override in overrides]
+    return [re.sub(r"^((?:\w+\.)+kwargs[.=])", r"++\1", override) for override in overrides]
 
 
 def one_line(error: Exception, overrides: Sequence[str]) -> UserError:
     """Hydra's or OmegaConf's error as one line that names key, value, what is allowed and the nearest choice."""
     text = str(error)
-    if isinstance(error, MissingConfigException) and error.options is not None:
+    if isinstance(error, MissingConfigException):
         wanted = (error.missing_cfg_file or "").split("/")
         group, option = "/".join(wanted[:-1]), wanted[-1]
-        options = [name for name in error.options if name != "schema"]
+        options = list(error.options or [])
         return ConfigError(group, option, f"must be one of {', '.join(options)}.{nearest(option, options)}")
+    if isinstance(error, OverrideParseException):
+        return ConfigError(error.override, None, "must be key=value, with balanced brackets and quotes")
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1]
         value = next((item.partition("=")[2] for item in overrides if item.lstrip("+~").startswith(key)), None)

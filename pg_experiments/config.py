@@ -240,18 +240,6 @@ COMMON_KEYS = {
 }  # what a user's own part of the group has as well
 
 
-def with_common_keys(group: str, part: dict[str, Any]) -> dict[str, Any]:
-    """A user's own part, from YAML without a schema, completed by the keys that every part of its group has."""
-    schema = COMMON_KEYS.get(group)
-    common = {f.name: getattr(schema(), f.name) for f in fields(schema)} if schema else {}
-    nested = {
-        key: with_common_keys(key, value)
-        for key, value in part.items()
-        if isinstance(value, dict) and "_target_" in value
-    }
-    return {**common, **part, **nested}
-
-
 def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Every leaf of a config as (dotted key, value, the field's metadata); a user's own part is a dict."""
     if is_dataclass(config):

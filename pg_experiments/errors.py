@@ -18,7 +18,7 @@ class ConfigError(UserError):
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
-        given = key if value is None else f"{key}={value}"
+        given = key if value is None else f"{key}={' '.join(str(value).split())}"
         super().__init__(f"{given}: {problem}")
         self.key = key
 

@@ -14,6 +14,8 @@ from pg_experiments.errors import ConfigError
 from pg_experiments.exact import per_run
 from pg_experiments.policies.networks import Parameters
 
+FITTING = "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD"
+
 
 def _spare_the_compiler() -> None:
     """Let torch's optimizers be made without importing torch's compiler, which takes a second and is not used.
@@ -81,6 +83,8 @@ class OptimizerSettings:
         Raises:
             ConfigError: names the class and what is wrong with it.
         """
+        if not (isinstance(self.torch_class, type) and issubclass(self.torch_class, torch.optim.Optimizer)):
+            raise ConfigError(f"{key}._target_", self._name, f"is no torch.optim.Optimizer; {FITTING} are")
         rates = (0.5, 0.02)
         start = torch.tensor([[0.3, -1.2, 0.7], [2.0, 0.1, -0.4]], dtype=torch.float64)
         together = start.clone()
@@ -98,14 +102,15 @@ class OptimizerSettings:
                 for stepper in steppers:
                     _step(stepper)
                 together.copy_(old + torch.tensor(rates, dtype=torch.float64)[:, None] * (together - old))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"{key}._target_", self._name, str(error).splitlines()[0]) from error
+        except Exception as error:  # torch's classes raise what they like for wrong arguments
+            given = f"{type(error).__name__} with {dict(self.arguments)}: {str(error).splitlines()[0]}"
+            raise ConfigError(f"{key}._target_", self._name, given) from error
         if not torch.allclose(together, torch.stack(alone), rtol=1e-6, atol=1e-9):
             raise ConfigError(
                 f"{key}._target_",
                 self._name,
                 "does not change each element by itself and in proportion to lr, so runs cannot share it; "
-                "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD can",
+                f"{FITTING} can be used",
             )
 
     def _make(self, parameters: list[Tensor], lr: float) -> torch.optim.Optimizer:

@@ -121,15 +121,21 @@ def make(key: str, config: Any, numbers: Mapping[str, Tensor], leave_out: Sequen
         leave_out: fields that are not the part's own.
     """
     items = _items(config)
-    target = locate(f"{key}._target_", items.pop("_target_", "???"))
+    target = locate(f"{key}._target_", items["_target_"])
     arguments: dict[str, Any] = {}
     for name, value in items.items():
-        if name in leave_out:
+        if name == "_target_" or name in leave_out:
             continue
         if name == "optimizer":
+            if isinstance(value, str | int | float):
+                choice = f"optimizer@{key}.optimizer={value}"
+                raise ConfigError(f"{key}.optimizer", value, f"is a group of its own; choose it with {choice}")
             value = make_optimizer(f"{key}.{name}", value, numbers)
         arguments[name] = numbers.get(f"{key}.{name}", value)
-    taken = inspect.signature(target).parameters
+    try:
+        taken = inspect.signature(target).parameters
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}._target_", items["_target_"], "must name a class of Python's") from error
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     arguments |= {name: value for name, value in given.items() if name in taken or free}
     for name in arguments:
@@ -137,8 +143,8 @@ def make(key: str, config: Any, numbers: Mapping[str, Tensor], leave_out: Sequen
             raise ConfigError(f"{key}.{name}", None, f"{target.__name__} takes no {name}.{nearest(name, taken)}")
     try:
         return target(**arguments)
-    except TypeError as error:
-        raise ConfigError(key, None, f"{target.__name__}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(key, None, f"{target.__name__}: {str(error).splitlines()[0]}") from error
 
 
 def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor]) -> OptimizerSettings:
@@ -166,7 +172,8 @@ def locate(key: str, path: Any) -> Any:
     """
     module_name, _, name = str(path).rpartition(".")
     try:
-        module = importlib.import_module(module_name) if module_name else None
+        absolute = module_name and not module_name.startswith(".")
+        module = importlib.import_module(module_name) if absolute else None
     except ImportError as error:
         raise ConfigError(key, path, f"cannot import {module_name}: {error}") from error
     if module is None or not hasattr(module, name):

@@ -52,6 +52,8 @@ def check_value(key: str, value: Any, metadata: dict[str, Any]) -> None:
     if isinstance(value, str) and value == "???":
         raise ConfigError(key, None, f"is required; give it as {key}=...")
     for number in value if isinstance(value, list) else [value]:
+        if metadata and isinstance(number, list | dict):
+            raise ConfigError(key, value, "must be a flat list of numbers")
         _check_number(key, number, metadata)
     words = metadata.get("one_of")
     if words and value not in words:

@@ -12,8 +12,10 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
 from pg_experiments.errors import UserError
@@ -63,12 +65,10 @@ def main() -> None:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `--help | head`: nobody reads on
+    except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are as well
+        fail(one_line(error, sys.argv[1:]))
     except OSError as error:
         fail(UserError(f"{error.filename or 'output folder'}: cannot be written ({error.strerror})"))
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("hydra", "omegaconf"):
-            raise
-        fail(one_line(error, sys.argv[1:]))
 
 
 def fail(error: UserError) -> NoReturn:

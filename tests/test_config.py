@@ -356,7 +356,6 @@ def test_an_own_env_is_completed_by_the_keys_that_every_env_has(own_parts):
     assert config.total_env_steps == 50
 
 
-@pytest.mark.xfail(strict=True, reason="interpolations are resolved before the common keys are there")
 def test_an_own_env_need_not_name_the_keys_that_others_interpolate(own_parts):
     config = compose("env=bare", config_dir=own_parts)
     assert config.total_env_steps == COMMON_KEYS["env"]().default_env_steps
@@ -415,7 +414,6 @@ def test_another_optimizer_of_torch_trains_with_its_own_arguments(overrides):
     assert result.status == "completed", result.error
 
 
-@pytest.mark.xfail(strict=True, reason="Hydra will not add keys to kwargs when they are given as one dict")
 def test_kwargs_may_be_given_as_one_dict():
     config = compose("optimizer=torch", "optimizer._target_=torch.optim.NAdam", "optimizer.kwargs={betas:[0.8,0.9]}")
     assert config.optimizer.kwargs == {"betas": [0.8, 0.9]}

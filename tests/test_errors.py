@@ -223,7 +223,27 @@ SYNTAX = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "says"), [*NAMES, *TYPES, *RANGES, *WORDS, *FITS, *GYMNASIUM, *TARGETS, *SYNTAX])
+UNLIKELY = [
+    case("policy=null", says=("policy=null", "gaussian")),
+    case("policy=3", says=("policy=3", "gaussian")),
+    case("baseline.optimizer=adam", says=("baseline.optimizer=adam", "optimizer@baseline.optimizer=adam")),
+    case("optimizer.betas=[0.9]", says=("optimizer", "Adam", "0.9")),
+    case("optimizer.kwargs.capturable=true", says=("optimizer", "Adam", "capturable")),
+    case("hydra/job_logging=loud", says=("hydra/job_logging=loud", "none")),
+    case("policy.activation='relu\n'", says=("policy.activation=relu", "Did you mean 'relu'?")),
+    case("seed=[1", says=("seed=[1",)),
+    case("foo", says=("foo: must be key=value",)),
+    case("env._target_=builtins.dict", says=("env._target_=builtins.dict",)),
+    case(TORCH, "optimizer._target_=..Adam", says=("optimizer._target_=..Adam", "package.module.Name")),
+    case(*SOFTMAX_ON_GYMNASIUM, "env.id='CartPole-v1:x:y'", says=("env.id=CartPole-v1:x:y",)),
+    case(*SOFTMAX_ON_GYMNASIUM, "env.id=FrozenLake-v1", "env.kwargs.map_name=5x5", says=("env.kwargs", "5x5")),
+    case(*SOFTMAX_ON_GYMNASIUM, "env.id=no_such:Env-v0", says=("env.id=no_such:Env-v0", "cannot import no_such")),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), [*NAMES, *TYPES, *RANGES, *WORDS, *FITS, *GYMNASIUM, *TARGETS, *SYNTAX, *UNLIKELY]
+)
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(run_train, arguments, says):
     own = {argument.partition("=")[0] for argument in arguments}
     outcome = run_train(*arguments, *(item for item in TINY if item.partition("=")[0] not in own))
@@ -320,7 +340,11 @@ def _truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-700])
 
 
-@pytest.mark.parametrize("damage", [_garbage, _truncated])
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [_garbage, _truncated, _empty])
 def test_a_damaged_checkpoint_cannot_be_read(run_evaluate, copied, damage):
     path = copied / "checkpoints" / "last.pt"
     damage(path)
@@ -348,7 +372,7 @@ def test_a_checkpoint_of_another_shape_names_the_tensor_that_does_not_fit(run_ev
     assert_one_line(run_evaluate(copied), str(copied), "does not fit the config", "should be (1, 3, 6)")
 
 
-@pytest.mark.parametrize("text", ["", "policy: [", "policy: 3\n", "seed: 3\n"])
+@pytest.mark.parametrize("text", ["", "policy: [", "policy: 3\n", "seed: 3\n", "- 1\n"])
 def test_a_damaged_config_of_a_run_is_one_line(run_evaluate, copied, text):
     (copied / ".hydra" / "config.yaml").write_text(text)
     assert_one_line(run_evaluate(copied), str(copied))

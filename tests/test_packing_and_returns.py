@@ -284,6 +284,21 @@ def test_an_end_at_the_very_limit_is_a_termination() -> None:
     assert not trajectory.truncated.any()
 
 
+def test_a_step_that_ends_the_task_and_the_watching_at_once_is_a_termination() -> None:
+    """Gymnasium's time limit may say both; nothing follows a termination, so it is the one that counts."""
+
+    @dataclass(frozen=True)
+    class Both(Countdown):
+        def step(self, state: tuple[Tensor, Tensor], action: Tensor, running: Tensor) -> Transition:
+            after = super().step(state, action, running)
+            return after._replace(truncated=after.terminated)
+
+    env = Both(500, 90)
+    _, trajectory = play(env, Softmax(env.spec, (3,), "tanh"), 3, 4)
+    assert trajectory.terminated.sum(1).eq(1).all()
+    assert not trajectory.truncated.any()
+
+
 def test_runs_whose_episodes_are_over_leave_between_chunks() -> None:
     env, policy = countdown(500, 400)
     runs, envs = 6, 2

@@ -54,7 +54,8 @@ def run_train(folder: Path, *arguments: str) -> None:
         try:
             train_main()
         except SystemExit as stop:
-            assert stop.code == 0
+            if stop.code != 0:
+                raise
         finally:
             GlobalHydra.instance().clear()
 

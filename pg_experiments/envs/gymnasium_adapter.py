@@ -94,13 +94,17 @@ class GymnasiumEnv:
             return gymnasium.make(
                 self._id, max_episode_steps=self._limit, disable_env_checker=not check, **self._kwargs
             )
-        except (gymnasium.error.Error, ModuleNotFoundError) as error:
-            if isinstance(error, gymnasium.error.DependencyNotInstalled):
-                raise ConfigError("env.id", self._id, str(error)) from error
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise ConfigError("env.id", self._id, str(error)) from error
+        except ImportError as error:
+            raise ConfigError("env.id", self._id, f"cannot import {self._id.partition(':')[0]}: {error}") from error
+        except gymnasium.error.Error as error:
             reason = f"there is no such environment.{nearest(self._id, gymnasium.registry)}"
             raise ConfigError("env.id", self._id, reason) from error
-        except TypeError as error:
-            raise ConfigError("env.kwargs", self._kwargs, str(error).splitlines()[0]) from error
+        except Exception as error:  # an environment's constructor may raise anything
+            key, value = ("env.kwargs", self._kwargs) if self._kwargs else ("env.id", self._id)
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            raise ConfigError(key, value, reason) from error
 
     def _observation_size(self, space: spaces.Space[Any]) -> int:
         if isinstance(space, spaces.Discrete):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -97,13 +98,20 @@ class NavigationDiscrete:
         action: Int64[Tensor, "runs envs"],
         running: Bool[Tensor, "runs envs"],
     ) -> Transition:
-        dtype = state[0].dtype
-        rights = (action == RIGHT).to(dtype) - (action == LEFT).to(dtype)
-        ups = (action == UP).to(dtype) - (action == DOWN).to(dtype)
-        return _move(state, rights * DISCRETE_STEP, ups * DISCRETE_STEP)
+        move_x, move_y = _moves(state[0].dtype)
+        return _move(state, move_x[action], move_y[action])
 
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)
+
+
+@cache
+def _moves(dtype: torch.dtype) -> tuple[Float[Tensor, " actions"], Float[Tensor, " actions"]]:
+    """What each discrete action adds to x and to y, in m."""
+    move_x, move_y = torch.zeros(5, dtype=dtype), torch.zeros(5, dtype=dtype)
+    move_x[RIGHT], move_x[LEFT] = DISCRETE_STEP, -DISCRETE_STEP
+    move_y[UP], move_y[DOWN] = DISCRETE_STEP, -DISCRETE_STEP
+    return move_x, move_y
 
 
 def _start(

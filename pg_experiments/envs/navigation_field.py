@@ -33,9 +33,9 @@ def field_value(x: Any, y: Any) -> Any:
     Returns:
         Height of the field, without unit, of the same type and shape.
     """
-    u = x * (1 / WIDTH)
-    v = y * (1 / HEIGHT)
-    return (u + 3 * u * u + v + 3 * v * v) * 0.125
+    along_x = x * (x * (3 / (8 * WIDTH**2)) + 1 / (8 * WIDTH))
+    along_y = y * (y * (3 / (8 * HEIGHT**2)) + 1 / (8 * HEIGHT))
+    return along_x + along_y
 
 
 def within_target(x: Any, y: Any) -> Any:
