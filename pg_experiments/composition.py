@@ -147,7 +147,11 @@ def _typed_part(group: str, part: DictConfig) -> Any:
     """A saved part with the schema that its `_target_` belongs to, if it is one of ours."""
     for schema in SCHEMAS[group].values():
         if schema is not OptimizerConfig and getattr(schema, "_target_", None) == part["_target_"]:
-            return OmegaConf.merge(_schema_node(schema), part)
+            typed = OmegaConf.merge(_schema_node(schema), part)
+            assert isinstance(typed, DictConfig)
+            if isinstance(part.get("optimizer"), DictConfig):
+                typed["optimizer"] = _typed_part("optimizer", part["optimizer"])
+            return typed
     return part
 
 
@@ -158,7 +162,9 @@ def _refuse_added_keys(node: DictConfig, prefix: str = "") -> None:
         child = node._get_node(key)
         name = f"{prefix}{key!s}"
         if is_dataclass(schema) and key not in (known := [field.name for field in fields(schema)]):
-            raise ConfigError(name, child, f"there is no such key.{nearest(str(key), known)}")
+            raise ConfigError(
+                name, child, f"there is no such key.{nearest(str(key), [k for k in known if k != '_target_'])}"
+            )
         if isinstance(child, DictConfig) and not child._is_missing() and not child._is_none():
             _refuse_added_keys(child, f"{name}.")
 
@@ -175,6 +181,8 @@ def one_line(error: Exception, overrides: Sequence[str]) -> UserError:
         wanted = (error.missing_cfg_file or "").split("/")
         group, option = "/".join(wanted[:-1]), wanted[-1]
         options = list(error.options or [])
+        if not group or not options:
+            return ConfigError(group or "config name", option, "there is no such config")
         return ConfigError(group, option, f"must be one of {', '.join(options)}.{nearest(option, options)}")
     if isinstance(error, OverrideParseException):
         return ConfigError(error.override, None, "must be key=value, with balanced brackets and quotes")
@@ -206,12 +214,13 @@ def _known_keys(overrides: Sequence[str]) -> list[str]:
     """Every key of the config that the group choices among the overrides make."""
     choices = [item for item in overrides if re.fullmatch(r"\+?[\w/@.]+=[\w/]+", item)]
     for chosen in (choices, []):
-        groups = [item for item in chosen if item.lstrip("+").split("=")[0].split("@")[0] in (*GROUPS, "experiment")]
+        groups = [item for item in chosen if item.split("=")[0] in (*GROUPS, "experiment")]
         try:
             node = compose_node(groups)
         except UserError:
             continue
-        return [*_dotted_keys(OmegaConf.to_container(node)), *GROUPS]
+        keys = _dotted_keys(OmegaConf.to_container(node))
+        return [*(key for key in keys if not key.endswith("_target_")), *GROUPS]
     return list(GROUPS)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pg_experiments.schema_fields import check_value, checked, per_run
 
+MOST_COPIES = 100_000  # units of a layer, copies of an environment: more is a slip of the finger
 ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
 # --- policy -----------------------------------------------------------------------------------------------------------
@@ -18,7 +19,7 @@ ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 @dataclass(frozen=True)
 class SoftmaxConfig:
     _target_: str = "pg_experiments.policies.softmax.Softmax"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1)
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES)
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
 
 
@@ -30,7 +31,7 @@ class TabularSoftmaxConfig:
 @dataclass(frozen=True)
 class GaussianConfig:
     _target_: str = "pg_experiments.policies.gaussian.Gaussian"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1)
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES)
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
     state_dependent_std: bool = False
     initial_std: float = per_run(1.0, above=0)
@@ -42,7 +43,7 @@ class GaussianConfig:
 @dataclass(frozen=True)
 class EnvConfig:
     _target_: str = "???"
-    num_envs: int = checked(64, at_least=1)
+    num_envs: int = checked(64, at_least=1, at_most=MOST_COPIES)
     gamma: float = per_run(0.99, at_least=0, at_most=1)
     reward_scale: float = per_run(1.0, above=0)
     default_initial_std: float = per_run(1.0, above=0)
@@ -150,7 +151,7 @@ class LeaveOneOutConfig:
 @dataclass(frozen=True)
 class ValueNetworkConfig:
     _target_: str = "pg_experiments.baselines.value_network.ValueNetwork"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1)
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES)
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
     updates_per_iteration: int = checked(3, at_least=1)
     optimizer: Any = "???"

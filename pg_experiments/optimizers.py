@@ -14,6 +14,7 @@ from pg_experiments.errors import ConfigError
 from pg_experiments.exact import per_run
 from pg_experiments.policies.networks import Parameters
 
+TRIAL_STEPS = 30  # enough for a limit on step sizes to show
 FITTING = "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD"
 
 
@@ -94,11 +95,11 @@ class OptimizerSettings:
                 self._make([together], 1.0),
                 *(self._make([alone[run]], rates[run]) for run in range(2)),
             ]
-            for step in range(3):
+            for step in range(TRIAL_STEPS):
                 old = together.clone()
-                together.grad = (together - 0.1 * step).sin()
+                together.grad = (start * (step + 1)).sin() + torch.tensor([1.5, 0.0, 0.0], dtype=torch.float64)
                 for run in range(2):
-                    alone[run].grad = (alone[run] - 0.1 * step).sin()
+                    alone[run].grad = together.grad[run].clone()
                 for stepper in steppers:
                     _step(stepper)
                 together.copy_(old + torch.tensor(rates, dtype=torch.float64)[:, None] * (together - old))
@@ -119,6 +120,11 @@ class OptimizerSettings:
     @property
     def _name(self) -> str:
         return f"{self.torch_class.__module__}.{self.torch_class.__qualname__}"
+
+
+def copy(value: Any) -> Any:
+    """A tensor's clone; plain numbers are copies already."""
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 class Learner:
@@ -169,7 +175,7 @@ class Learner:
         )
         for name, parameter in self.parameters.items():
             chosen._optimizer.state[chosen.parameters[name]] = {
-                key: value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == runs else value
+                key: value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == runs else copy(value)
                 for key, value in self._optimizer.state[parameter].items()
             }
         return chosen
@@ -179,10 +185,7 @@ class Learner:
         return {
             "parameters": {name: parameter.clone() for name, parameter in self.parameters.items()},
             "optimizer": {
-                name: {
-                    key: value.clone() if isinstance(value, Tensor) else value
-                    for key, value in self._optimizer.state[parameter].items()
-                }
+                name: {key: copy(value) for key, value in self._optimizer.state[parameter].items()}
                 for name, parameter in self.parameters.items()
             },
         }

@@ -18,6 +18,7 @@ from pg_experiments.optimizers import OptimizerSettings
 from pg_experiments.policies.interface import Policy
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+KINDS = {"env": Env, "policy": Policy, "baseline": Baseline, "algorithm": Reinforce}
 NOT_CHECKED = ("logging.",)  # keys that change nothing about the runs themselves
 
 
@@ -127,7 +128,7 @@ def make(key: str, config: Any, numbers: Mapping[str, Tensor], leave_out: Sequen
         if name == "_target_" or name in leave_out:
             continue
         if name == "optimizer":
-            if isinstance(value, str | int | float):
+            if not is_dataclass(value) and not isinstance(value, dict):
                 choice = f"optimizer@{key}.optimizer={value}"
                 raise ConfigError(f"{key}.optimizer", value, f"is a group of its own; choose it with {choice}")
             value = make_optimizer(f"{key}.{name}", value, numbers)
@@ -135,16 +136,19 @@ def make(key: str, config: Any, numbers: Mapping[str, Tensor], leave_out: Sequen
     try:
         taken = inspect.signature(target).parameters
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}._target_", items["_target_"], "must name a class of Python's") from error
+        raise ConfigError(f"{key}._target_", items["_target_"], "is no class written in Python") from error
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     arguments |= {name: value for name, value in given.items() if name in taken or free}
     for name in arguments:
         if name not in taken and not free:
             raise ConfigError(f"{key}.{name}", None, f"{target.__name__} takes no {name}.{nearest(name, taken)}")
     try:
-        return target(**arguments)
+        part = target(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(key, None, f"{target.__name__}: {str(error).splitlines()[0]}") from error
+    if not isinstance(part, KINDS[key]):
+        raise ConfigError(f"{key}._target_", items["_target_"], f"makes no {key}; see {KINDS[key].__module__}")
+    return part
 
 
 def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor]) -> OptimizerSettings:

@@ -1,6 +1,7 @@
 """What a person reads when a run has ended."""
 
 import os
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -26,7 +27,7 @@ def print_summary(result: RunResult) -> None:
             f"mean length {scores['length_mean']:.1f} steps over {scores['episodes']} deterministic episodes"
         )
     if result.run_dir:
-        folder = os.path.relpath(result.run_dir, Path.cwd())
+        folder = shlex.quote(os.path.relpath(result.run_dir, Path.cwd()))
         console.print(f"folder:     {folder}", markup=False)
         console.print("\nnext:", markup=False)
         console.print(f"  python -m pg_experiments.evaluate {folder} --episodes 100", markup=False)

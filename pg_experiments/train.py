@@ -5,6 +5,7 @@ Hydra composes the config; `pg_experiments.training.train` does the work. torch 
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -67,6 +68,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `--help | head`: nobody reads on
     except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are as well
         fail(one_line(error, sys.argv[1:]))
+    except ValueError as error:  # of Hydra's own command line, such as --resolve alone
+        if "hydra" not in (traceback.extract_tb(error.__traceback__)[-1].filename):
+            raise
+        fail(UserError(str(error).splitlines()[0]))
     except OSError as error:
         fail(UserError(f"{error.filename or 'output folder'}: cannot be written ({error.strerror})"))
 

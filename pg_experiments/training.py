@@ -51,6 +51,7 @@ def train(configs: Sequence[Config], run_dirs: Sequence[str | Path] | None = Non
         Interrupted: on Ctrl-C, with the results so far.
 
     Example:
+        >>> from pg_experiments import compose
         >>> configs = [compose("policy=gaussian", "env=pendulum", f"seed={seed}") for seed in range(10)]
         >>> results = train(configs)  # doctest: +SKIP
     """

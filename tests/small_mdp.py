@@ -1,11 +1,12 @@
 """A finite environment that is small enough to list everything that can happen in it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pg_experiments.config import Config, EnvConfig
 from pg_experiments.envs.interface import DiscreteActions, EnvSpec, Transition
 
 
@@ -29,7 +30,7 @@ class SmallMDP:
     """
 
     following: tuple[tuple[int, ...], ...] = ((1, 2), (2, 0), (3, 1), (3, 3))
-    rewards: tuple[tuple[float, ...], ...] = ((1.0, -0.3), (0.4, 2.0), (-1.1, 0.7), (0.0, 0.0))
+    rewards: tuple[tuple[float, ...], ...] = ((1.0, -0.3), (0.4, 2.0), (-1.1, 0.7), (5.0, -7.0))
     terminal: tuple[int, ...] = (3,)
     start_probabilities: tuple[float, ...] = (0.625, 0.0, 0.375, 0.0)
     max_episode_steps: int = 3
@@ -80,3 +81,8 @@ NEVER_TERMINATES = SmallMDP(
     terminal=(),
     start_probabilities=(0.75, 0.25, 0.0),
 )
+
+
+def completed(config: Config) -> Config:
+    """A config whose own env part has the keys that composing from YAML would have given it."""
+    return replace(config, env={**asdict(EnvConfig()), **config.env})

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from small_mdp import completed
 from torch import Generator, Tensor
 
 from pg_experiments import RunResult, compose, train
 from pg_experiments.batch import Batch
-from pg_experiments.composition import complete
 from pg_experiments.config import Config
 from pg_experiments.envs.interface import BoxActions, EnvSpec, Transition
 
@@ -49,7 +49,7 @@ def configs_of(env: dict[str, Any], *overrides: str, gammas: tuple[float, ...] =
         *overrides,
     )
     return [
-        complete(replace(base, env={**env, "gamma": gamma}, seed=100 + run, total_env_steps=10**9))
+        completed(replace(base, env={**env, "gamma": gamma}, seed=100 + run, total_env_steps=10**9))
         for run, gamma in enumerate(gammas)
     ]
 
@@ -145,7 +145,7 @@ def test_policy_picks_the_rewarded_action(policy: str, baseline: str) -> None:
     base = compose(
         *policy_overrides(policy), f"baseline={baseline}", *own, "optimizer.lr=0.03", "logging.progress=none"
     )
-    configs = [complete(replace(base, env=env, seed=100 + run, total_env_steps=10**9)) for run in range(3)]
+    configs = [completed(replace(base, env=env, seed=100 + run, total_env_steps=10**9)) for run in range(3)]
     assert probabilities(trained(configs))[:, 0, 2].min() > 0.9
 
 

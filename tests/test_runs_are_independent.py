@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from small_mdp import completed
 from torch import Generator, Tensor
 
 import pg_experiments
 from pg_experiments import RunResult, compose, exact, train
-from pg_experiments.composition import complete, conf_dir
+from pg_experiments.composition import conf_dir
 from pg_experiments.config import Config, walk
 from pg_experiments.packing import BLOCK, Packing, block_sizes, gradients
 from pg_experiments.policies.networks import ACTIVATIONS, MLP
@@ -65,7 +66,7 @@ def make_configs(policy: str, env: str, baseline: str, *overrides: str, runs: in
     sizes = ("baseline.hidden_sizes=[9,6]",) if baseline == "value_network" else ()
     base = base_config(*POLICIES[policy], *ENVS[env], f"baseline={baseline}", *sizes, *overrides)
     if env == "small_mdp":
-        base = complete(replace(base, env={"_target_": "small_mdp.SmallMDP", "num_envs": 5}))
+        base = completed(replace(base, env={"_target_": "small_mdp.SmallMDP", "num_envs": 5}))
     return [numbered(base, run) for run in range(runs)]
 
 
