@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from pg_experiments.errors import UserError
+from pg_experiments.errors import UserError, first_line
 
-NEW_LINE = "\n"
 LAST = Path("checkpoints") / "last.pt"
 
 
@@ -33,11 +32,12 @@ def load(run_dir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{run_dir}: not a finished run's folder; it has no {LAST}")
     try:
-        return torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}: {str(error).partition(NEW_LINE)[0]})"
-        ) from error
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}: {first_line(error)})") from error
+    if not (isinstance(state, dict) and isinstance(state.get("policy"), dict) and "parameters" in state["policy"]):
+        raise UserError(f"{path}: cannot be read (it is not the checkpoint of a run)")
+    return state
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -23,6 +23,11 @@ class ConfigError(UserError):
         self.key = key
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind when it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The question "Did you mean 'x'?", x the choice most like the word; an empty string when none is like it."""
     found = difflib.get_close_matches(word, sorted(choices), n=1, cutoff=0.5)

@@ -8,7 +8,10 @@ from pg_experiments.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Load a run's policy, play fresh episodes, print mean, standard deviation and 95 % interval of their return."""
+    """Load a run's policy, play episodes, print mean, standard deviation and 95 % interval of their return.
+
+    Without `--seed` they are the episodes of the run's own final evaluation, as many as are asked for.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m pg_experiments.evaluate", description="Evaluate the policy of a trained run."
     )

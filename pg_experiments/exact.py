@@ -2,7 +2,8 @@
 
 On a CPU most operations of torch already are like that, but not all: some element-wise functions use other code for the
 last elements of a tensor than for the rest, and matrix kernels are chosen by shape and by the address of their slices.
-What is written here replaces those; `tests/test_exact.py` measures what is safe and forbids the rest in the package.
+What is written here replaces those; `tests/test_runs_are_independent.py` measures it, and forbids the unsafe ones in
+the package.
 """
 
 import torch

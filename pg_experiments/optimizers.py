@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from pg_experiments.errors import ConfigError
+from pg_experiments.errors import ConfigError, first_line
 from pg_experiments.exact import per_run
 from pg_experiments.policies.networks import Parameters
 
@@ -104,7 +104,7 @@ class OptimizerSettings:
                     _step(stepper)
                 together.copy_(old + torch.tensor(rates, dtype=torch.float64)[:, None] * (together - old))
         except Exception as error:  # torch's classes raise what they like for wrong arguments
-            given = f"{type(error).__name__} with {dict(self.arguments)}: {str(error).splitlines()[0]}"
+            given = f"{type(error).__name__} with {dict(self.arguments)}: {first_line(error)}"
             raise ConfigError(f"{key}._target_", self._name, given) from error
         if not torch.allclose(together, torch.stack(alone), rtol=1e-6, atol=1e-9):
             raise ConfigError(

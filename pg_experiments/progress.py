@@ -1,5 +1,6 @@
 """What a person sees while runs train."""
 
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -79,12 +80,18 @@ class PlainDisplay:
         self._last = status
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + PLAIN_SECONDS
-            print(status.line(), flush=True)
+            self._print(status.line())
             self._last = None
 
     def close(self) -> None:
         if self._last is not None:
-            print(self._last.line(), flush=True)
+            self._print(self._last.line())
+
+    def _print(self, line: str) -> None:
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:  # nobody reads on, but the training goes on
+            self._next = math.inf
 
 
 class RichDisplay:

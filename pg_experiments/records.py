@@ -33,7 +33,7 @@ class RunRecords:
         row = {"iteration": iteration, "env_steps": env_steps, **metrics}
         if self._csv is None:
             columns = dict.fromkeys([*row, "evaluation/return_mean"])
-            self._csv = csv.DictWriter(self._csv_file, list(columns), restval="")
+            self._csv = csv.DictWriter(self._csv_file, list(columns), restval="", extrasaction="ignore")
             self._csv.writeheader()
         self._csv.writerow(row)
         if self._events:
@@ -59,7 +59,9 @@ class RunRecords:
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close; once more does nothing."""
+        if self._csv_file.closed:
+            return
         self.flush()
         self._csv_file.close()
         if self._events:

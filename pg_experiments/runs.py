@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from pg_experiments.algorithms.reinforce import Reinforce
+from pg_experiments.baselines.batch_mean import BatchMean
 from pg_experiments.baselines.interface import Baseline
 from pg_experiments.config import SCHEMAS, Config, EnvConfig, walk
 from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
-from pg_experiments.errors import ConfigError, UserError, nearest
+from pg_experiments.errors import ConfigError, UserError, first_line, nearest
 from pg_experiments.optimizers import OptimizerSettings
 from pg_experiments.policies.interface import Policy
 
@@ -97,10 +98,15 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
     env = env or make("env", config.env, runs.numbers, leave_out=own)
     policy = make("policy", config.policy, runs.numbers, spec=env.spec)
     check_policy_fits(config.policy, env.spec)
+    baseline = make("baseline", config.baseline, runs.numbers, spec=env.spec)
+    if isinstance(baseline, BatchMean) and num_envs(config) == 1:
+        raise ConfigError(
+            "baseline", "batch_mean", "needs env.num_envs of at least 2: the mean of one return is itself"
+        )
     return Parts(
         env=env,
         policy=policy,
-        baseline=make("baseline", config.baseline, runs.numbers, spec=env.spec),
+        baseline=baseline,
         algorithm=make(
             "algorithm",
             config.algorithm,
@@ -145,7 +151,7 @@ def make(key: str, config: Any, numbers: Mapping[str, Tensor], leave_out: Sequen
     try:
         part = target(**arguments)
     except (TypeError, ValueError) as error:
-        raise ConfigError(key, None, f"{target.__name__}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(key, None, f"{target.__name__}: {first_line(error)}") from error
     if not isinstance(part, KINDS[key]):
         raise ConfigError(f"{key}._target_", items["_target_"], f"makes no {key}; see {KINDS[key].__module__}")
     return part

@@ -4,6 +4,7 @@ Hydra composes the config; `pg_experiments.training.train` does the work. torch 
 """
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ def check_before_work(arguments: Sequence[str]) -> None:
     flags = get_args_parser().parse_args(list(arguments))
     if flags.help or flags.hydra_help or flags.info or flags.cfg or flags.multirun or flags.shell_completion:
         return
-    overrides = [item for item in flags.overrides if not item.lstrip("+~").startswith("hydra")]
+    overrides = [item for item in flags.overrides if not re.match(r"[+~]*hydra(?!\.searchpath)", item)]
     config = to_config(compose_node(overrides, flags.config_dir))
     from pg_experiments.runs import build, stack
 

@@ -233,11 +233,11 @@ def test_without_tensorboard_there_are_no_events_and_everything_else(tmp_path):
     assert events_of(tmp_path / "run") == []
 
 
-def test_logging_every_third_iteration_writes_every_third_row(tmp_path):
+def test_logging_every_third_iteration_writes_every_third_row_and_the_last(tmp_path):
     (result,) = train([compose(*TINY, "total_env_steps=5600", "logging.every=3")], [tmp_path])
     assert result.iterations == 7
-    assert [int(row["iteration"]) for row in rows_of(tmp_path)] == [3, 6]
-    assert [event.step for event in read_events(tmp_path).Scalars("loss/policy")] == [2400, 4800]
+    assert [int(row["iteration"]) for row in rows_of(tmp_path)] == [3, 6, 7]
+    assert [event.step for event in read_events(tmp_path).Scalars("loss/policy")] == [2400, 4800, 5600]
 
 
 def test_evaluating_on_the_way_changes_nothing_about_the_training(finished, tmp_path):

@@ -31,9 +31,12 @@ class Iteration(NamedTuple):
 class Reinforce:
     """∇J ≈ 1/N Σ over N episodes Σₜ ∇log π(aₜ | sₜ) (Gₜ - b), one step of the optimizer along it an iteration.
 
-    With `normalize_advantage: false` and an unbiased baseline its expectation is the exact gradient of the expected
-    return within the time limit: for `discounted_objective: true` of Σ γᵗ rₜ; for false, as nearly everywhere, the
-    factor γᵗ of step t is left out, which is exact for γ = 1 and another vector otherwise.
+    To it comes the entropy bonus, 1/N Σ over N episodes Σₜ c ∇H(π(· | sₜ)): the gradient of the entropy at the states
+    that were visited, undiscounted, and not of how often they are visited. `loss/policy` is minus the sum of both.
+
+    With c = 0, `normalize_advantage: false` and an unbiased baseline its expectation is the exact gradient of the
+    expected return within the time limit: for `discounted_objective: true` of Σ γᵗ rₜ; for false, as nearly everywhere,
+    the factor γᵗ of step t is left out, which is exact for γ = 1 and another vector otherwise.
 
     Source: Williams (1992); Sutton and Barto (2018), section 13.3 and 13.4, with its γᵗ; Nota and Thomas (2020),
     arXiv:1906.07073, for what leaving it out does.
@@ -41,7 +44,7 @@ class Reinforce:
     Attributes:
         gamma: discount of the returns, per run.
         reward_scale: rewards are multiplied by it before anything is learned from them, per run.
-        entropy_coefficient: weight of the policy's entropy in the objective, per run.
+        entropy_coefficient: c above, per run.
         normalize_advantage: shift and scale the advantages of an iteration to mean 0 and standard deviation 1, per run.
         discounted_objective: see above.
     """

@@ -14,8 +14,9 @@ from pg_experiments.baselines.interface import Experience
 class BatchMean:
     """b = mean of Gₜ over the nₜ episodes of the iteration that reached step t.
 
-    It contains the return that it is subtracted from, so the expected gradient of step t is multiplied by
-    1 - E[1 / nₜ]: by exactly 1 - 1/N where all N episodes have the same length. `leave_one_out` has no such factor.
+    It contains the return that it is subtracted from, so what an episode that reached step t adds to the expected
+    gradient there is multiplied by 1 - E[1 / nₜ | it reached t]: by exactly 1 - 1/N where all N episodes have the same
+    length. `leave_one_out` has no such factor.
 
     Source: Greensmith, Bartlett and Baxter (2004), section 3, for the average-return baseline.
     """

@@ -52,6 +52,7 @@ class Baseline(Protocol):
             progress: fraction of each run that is over, for a learning-rate schedule.
 
         Returns:
-            b, and metrics by tag.
+            b, and metrics by tag: the same tags in every iteration. A tag under `loss/` or `gradient/` that is not a
+            finite number ends its run as failed.
         """
         ...

@@ -25,7 +25,8 @@ class ValueNetwork:
 
     Attributes:
         hidden_sizes, activation: of the network, see `MLP`.
-        updates_per_iteration: fitting steps, each over all samples of the iteration.
+        updates_per_iteration: fitting steps, each over all samples of the iteration. The metric
+            `gradient/baseline_norm` is that of the first.
         optimizer: settings of its own.
     """
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
-from pg_experiments.errors import ConfigError, nearest
+from pg_experiments.errors import ConfigError, first_line, nearest
 
 Copies = list[list[gymnasium.Env[Any, Any]]]  # [runs][envs]
 
@@ -33,6 +33,7 @@ class GymnasiumEnv:
 
     def __init__(self, id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None) -> None:
         self._id, self._kwargs, self._limit = id, dict(kwargs), max_episode_steps
+        self._dtype = torch.float32
         self._pool = [self._make(check=True)]
         env = self._pool[0]
         limit = max_episode_steps or (env.spec.max_episode_steps if env.spec else None)
@@ -61,7 +62,8 @@ class GymnasiumEnv:
         for run, row in enumerate(copies):
             for index, env in enumerate(row):
                 observation[run, index] = self._flat(env.reset(seed=seeds[run][index])[0])
-        return copies, torch.from_numpy(observation).to(noise.dtype)
+        self._dtype = noise.dtype
+        return copies, torch.from_numpy(observation).to(self._dtype)
 
     def step(
         self, state: Copies, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
@@ -77,11 +79,10 @@ class GymnasiumEnv:
                 self._env_action(env, actions[run, index])
             )
             observation[run, index] = self._flat(seen)
-        dtype = action.dtype if action.is_floating_point() else torch.get_default_dtype()
         return Transition(
             state,
-            torch.from_numpy(observation).to(dtype),
-            torch.from_numpy(reward).to(dtype),
+            torch.from_numpy(observation).to(self._dtype),
+            torch.from_numpy(reward).to(self._dtype),
             torch.from_numpy(terminated),
             torch.from_numpy(truncated),
         )
@@ -103,7 +104,7 @@ class GymnasiumEnv:
             raise ConfigError("env.id", self._id, reason) from error
         except Exception as error:  # an environment's constructor may raise anything
             key, value = ("env.kwargs", self._kwargs) if self._kwargs else ("env.id", self._id)
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
             raise ConfigError(key, value, reason) from error
 
     def _observation_size(self, space: spaces.Space[Any]) -> int:
@@ -132,4 +133,6 @@ class GymnasiumEnv:
         if isinstance(self.spec.actions, DiscreteActions):
             return int(action) + self._first_action
         space = env.action_space
+        if np.issubdtype(space.dtype, np.integer):
+            action = np.rint(action)
         return action.reshape(space.shape).astype(space.dtype)

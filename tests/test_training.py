@@ -1,0 +1,111 @@
+"""The training loop when something goes wrong: a part that raises, an interruption at a bad moment, a used folder."""
+
+import json
+
+import pytest
+
+from pg_experiments import Interrupted, UserError, compose, load_policy, train
+from pg_experiments.batch import Batch
+from pg_experiments.envs.cartpole import CartPole
+
+SMALL = (
+    "policy=softmax",
+    "env=cartpole",
+    "env.num_envs=4",
+    "optimizer.schedule=constant",  # so that a longer budget begins like a shorter one
+    "baseline.optimizer.schedule=constant",
+    "evaluation.episodes=3",
+    "logging.progress=none",
+)
+
+
+def configs(*budgets: int):
+    return [compose(*SMALL, f"seed={seed}", f"total_env_steps={budget}") for seed, budget in enumerate(budgets)]
+
+
+def after(calls: int, error: BaseException, function):
+    """`function`, but the call after `calls` others raises `error` instead."""
+    counted = []
+
+    def wrapped(*arguments, **named):
+        counted.append(1)
+        if len(counted) > calls:
+            raise error
+        return function(*arguments, **named)
+
+    return wrapped
+
+
+def test_an_environment_that_raises_fails_the_runs_with_its_reason_and_their_last_whole_state(tmp_path, monkeypatch):
+    folders = [tmp_path / "0", tmp_path / "1"]
+    monkeypatch.setattr(CartPole, "step", after(400, FileNotFoundError("model.xml"), CartPole.step))
+    results = train(configs(10_000, 10_000), folders)
+    for result, folder in zip(results, folders, strict=True):
+        assert result.status == "failed"
+        assert result.error == "FileNotFoundError: model.xml"
+        assert result.iterations > 0
+        assert json.loads((folder / "result.json").read_text())["error"] == result.error
+        load_policy(folder)
+
+
+def test_an_interruption_while_a_run_leaves_mixes_up_no_runs(tmp_path, monkeypatch):
+    alone = [train([config])[0] for config in configs(200, 100_000)[:1]]
+    monkeypatch.setattr(Batch, "keep", after(0, KeyboardInterrupt(), Batch.keep))
+    with pytest.raises(Interrupted) as caught:
+        train(configs(200, 100_000), [tmp_path / "0", tmp_path / "1"])
+    first, second = caught.value.results
+    assert (first.status, second.status) == ("completed", "interrupted")
+    assert first.parameters_sha256 == alone[0].parameters_sha256
+    assert second.seed == 1
+    assert second.parameters_sha256 == train(configs(200, second.env_steps)[1:])[0].parameters_sha256
+
+
+def test_an_interruption_in_the_final_evaluation_keeps_the_last_iteration(monkeypatch):
+    import pg_experiments.training as training
+
+    whole = train(configs(200))[0]
+    monkeypatch.setattr(training, "evaluate_policy", after(0, KeyboardInterrupt(), training.evaluate_policy))
+    with pytest.raises(Interrupted) as caught:
+        train(configs(200))
+    (result,) = caught.value.results
+    assert result.status == "interrupted"
+    assert (result.env_steps, result.parameters_sha256) == (whole.env_steps, whole.parameters_sha256)
+
+
+def test_a_folder_that_holds_a_run_is_not_used_again(tmp_path):
+    train(configs(50), [tmp_path])
+    before = (tmp_path / "result.json").read_bytes()
+    with pytest.raises(UserError, match="holds a run already"):
+        train(configs(60), [tmp_path])
+    assert (tmp_path / "result.json").read_bytes() == before
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    with pytest.raises(UserError, match="one folder per run"):
+        train(configs(50, 50), [tmp_path, tmp_path])
+
+
+def test_evaluations_do_not_wait_for_a_logged_iteration(tmp_path):
+    config = compose(*SMALL, "total_env_steps=500", "logging.every=2", "evaluation.every=3")
+    train([config], [tmp_path])
+    header, *rows = (line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines())
+    column = header.index("evaluation/return_mean")
+    assert {int(row[0]) for row in rows} >= {2, 3, 4}
+    assert [int(row[0]) for row in rows if row[column]][:1] == [3]
+
+
+def test_the_mean_of_one_return_is_refused_as_a_baseline():
+    with pytest.raises(UserError, match=r"baseline=batch_mean: needs env.num_envs of at least 2"):
+        train([compose(*SMALL, "baseline=batch_mean", "env.num_envs=1")])
+
+
+def test_training_leaves_the_number_of_threads_as_it_was():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(configs(50))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
