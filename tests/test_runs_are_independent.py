@@ -141,7 +141,7 @@ def test_a_run_is_the_same_in_a_batch_of_fifty(policy: str, env: str, baseline: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("policy", "env"), [pair for pair in PAIRS if "acrobot" not in pair])  # fifty times as slow
+@pytest.mark.parametrize(("policy", "env"), PAIRS)
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_every_seventh_run_of_fifty_is_the_run_alone(policy: str, env: str, baseline: str) -> None:
     configs = make_configs(policy, env, baseline, runs=50)
@@ -328,6 +328,7 @@ NETWORKS = [
     (2, (33,), 17),
     (17, (3, 5, 9), 16),
     (6, (8,), 40),
+    (4, (64,), 6),
 ]
 every_network = pytest.mark.parametrize("sizes", NETWORKS, ids=str)
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
