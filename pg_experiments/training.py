@@ -118,9 +118,9 @@ class _Training:
             self._finish_all("failed", f"{type(error).__name__}: {first_line(error)}")
             self.ids = []
             return
-        self.training_seconds += time.perf_counter() - begin
         errors = self._errors(iteration)
         state = self.batch.state()
+        self.training_seconds += time.perf_counter() - begin
         self._record(iteration, state, errors, time.perf_counter() - begin)
         for row, reason in enumerate(errors):
             if reason:
