@@ -8,10 +8,13 @@ from torch import Tensor
 
 from pg_experiments.algorithms.reinforce import Iteration
 from pg_experiments.config import Config
+from pg_experiments.errors import first_line
 from pg_experiments.optimizers import Learner
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
 from pg_experiments.runs import DTYPES, build, num_envs, stack
+
+State = dict[str, Any]
 
 
 class Batch:
@@ -23,7 +26,8 @@ class Batch:
         iterations: done by every row.
     """
 
-    def __init__(self, configs: Sequence[Config]) -> None:
+    def __init__(self, configs: Sequence[Config], state: State | None = None) -> None:
+        """Begin, or go on from a `state` of the same runs in the same order."""
         self.configs = list(configs)
         self.runs = stack(configs)
         self.parts = build(self.runs)
@@ -34,6 +38,8 @@ class Batch:
         self.generators = [generator_for(config.seed, "rollout") for config in configs]
         self.env_steps = [0] * len(configs)
         self.iterations = 0
+        if state is not None:
+            self._load(state)
 
     @property
     def num_envs(self) -> int:
@@ -76,7 +82,7 @@ class Batch:
         self.policy = self.policy.select(index)
         self.baseline = self.baseline.select(index) if self.baseline else None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """A copy of everything that training changes."""
         return {
             "policy": self.policy.state(),
@@ -86,17 +92,44 @@ class Batch:
             "iterations": self.iterations,
         }
 
+    def _load(self, state: State) -> None:
+        self.policy.load(state["policy"])
+        if self.baseline:
+            self.baseline.load(state["baseline"])
+        for generator, saved in zip(self.generators, state["generator"], strict=True):
+            generator.set_state(saved)
+        self.env_steps = state["env_steps"].tolist()
+        self.iterations = state["iterations"]
 
-def row_of(state: Any, row: int) -> Any:
-    """One row of what `Batch.state` gave, its tensors `[1, ...]`: what a checkpoint holds."""
+
+def what_they_raise(configs: Sequence[Config], state: State) -> list[str | None]:
+    """Per run, what it raises when it plays its next iteration alone; None when it raises nothing.
+
+    A run alone does what it does in a batch, so this finds the run whose part raised there.
+
+    Args:
+        configs, state: of the runs, before that iteration.
+    """
+    reasons: list[str | None] = []
+    for row, config in enumerate(configs):
+        try:
+            Batch([config], rows_of(state, [row])).iterate()
+            reasons.append(None)
+        except Exception as error:  # of a user's part: any kind
+            reasons.append(f"{type(error).__name__}: {first_line(error)}")
+    return reasons
+
+
+def rows_of(state: Any, rows: Sequence[int]) -> Any:
+    """Some rows of what `Batch.state` gave, copied; with one row, tensors are `[1, ...]`: what a checkpoint holds."""
     if isinstance(state, Tensor):
-        return state[row : row + 1].clone() if state.ndim else state
+        return state[list(rows)] if state.ndim else state.clone()
     if isinstance(state, dict):
-        return {key: row_of(value, row) for key, value in state.items()}
+        return {key: rows_of(value, rows) for key, value in state.items()}
     return state
 
 
-def parameters_of(state: dict[str, Any]) -> Parameters:
+def parameters_of(state: State) -> Parameters:
     """The tensors of policy and baseline in a state, by full name."""
     return {
         f"{part}.{name}": tensor

@@ -1,7 +1,6 @@
 """Checkpoints: one file per run, holding tensors and plain numbers only."""
 
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from pg_experiments.errors import UserError, first_line
+from pg_experiments.files import write_atomically
 
 LAST = Path("checkpoints") / "last.pt"
 
@@ -38,13 +38,3 @@ def load(run_dir: Path) -> dict[str, Any]:
     if not (isinstance(state, dict) and isinstance(state.get("policy"), dict) and "parameters" in state["policy"]):
         raise UserError(f"{path}: cannot be read (it is not the checkpoint of a run)")
     return state
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment it is either the old or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

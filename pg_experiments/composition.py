@@ -1,5 +1,6 @@
 """Hydra at the edge: overrides in, a checked `Config` out, and Hydra's errors in one line. Imports no torch."""
 
+import hashlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from yaml import YAMLError
 from pg_experiments.config import COMMON_KEYS, GROUPS, SCHEMAS, Config, OptimizerConfig, check_values
 from pg_experiments.errors import ConfigError, UserError, nearest
 
+EXTRAS = {("hydra/launcher", "joblib"): "joblib", ("hydra/sweeper/sampler", "tpe"): "optuna"}
+LONGEST_NAME = 110  # characters of a job's folder, before the digest; file systems allow 255
+
 
 def conf_dir() -> Path:
     """Our YAML folder: inside the package when installed from a wheel, beside it in a checkout."""
@@ -27,13 +31,36 @@ def conf_dir() -> Path:
 
 
 def register() -> None:
-    """Make the schemas and the resolver `unique` known to Hydra; calling it again changes nothing."""
+    """Make the schemas and our resolvers known to Hydra; calling it again changes nothing."""
     store = ConfigStore.instance()
     for group, options in SCHEMAS.items():
         for name, schema in options.items():
             store.store(group=f"hydra/schema/{group}", name=name, node=_schema_node(schema))
     store.store(group="hydra/schema", name="config", node=_schema_node(Config))
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("first_given", _first_given, replace=True)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+
+
+def _first_given(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def folder_name(text: str) -> str:
+    """A job's overrides as the name of its folder: one level, portable characters, at most 120 of them.
+
+    What is lost by that is made up for by a digest, so that different overrides have different folders.
+
+    Example:
+        >>> folder_name("optimizer.lr=0.001,seed=3")
+        'optimizer.lr=0.001,seed=3'
+        >>> folder_name("env.id=my/Env-v0")
+        'env.id=my_Env-v0_8f5a1bd8'
+    """
+    plain = re.sub(r"[^\w.,=+@~-]", "_", text, flags=re.ASCII).lstrip(".")[:LONGEST_NAME]
+    if plain == text:
+        return plain or "job"
+    return f"{plain}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _schema_node(schema: type) -> DictConfig:
@@ -181,6 +208,8 @@ def one_line(error: Exception, overrides: Sequence[str]) -> UserError:
         wanted = (error.missing_cfg_file or "").split("/")
         group, option = "/".join(wanted[:-1]), wanted[-1]
         options = list(error.options or [])
+        if extra := EXTRAS.get((group, option)):
+            return ConfigError(group, option, f"needs pip install 'pg_experiments[{extra}]'")
         if not group or not options:
             return ConfigError(group or "config name", option, "there is no such config")
         return ConfigError(group, option, f"must be one of {', '.join(options)}.{nearest(option, options)}")

@@ -4,8 +4,10 @@ A field made with `per_run` is a *number*: runs of one batch may each have their
 and runs share a batch only when their structure is equal. This module imports no torch, so that `--help` is fast.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from pg_experiments.schema_fields import check_value, checked, per_run
@@ -190,6 +192,15 @@ class LoggingConfig:
 
 
 @dataclass(frozen=True)
+class SweepConfig:
+    """What `-m` reads; it changes nothing about a run."""
+
+    name: str | None = None
+    preview: bool = False
+    tuning_seeds: list[int] = checked([1000, 1001, 1002], at_least=0, at_most=2**63 - 1)
+
+
+@dataclass(frozen=True)
 class Config:
     """One run, complete. `seed`, `total_env_steps` and every field marked `per_run` below are numbers."""
 
@@ -205,6 +216,7 @@ class Config:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
 GROUPS = ("policy", "env", "optimizer", "baseline", "algorithm")
@@ -260,3 +272,9 @@ def check_values(config: Config) -> None:
     """Raise a `ConfigError` for the first value outside its allowed range."""
     for key, value, metadata in walk(config):
         check_value(key, value, metadata)
+
+
+def config_sha256(config: Config) -> str:
+    """SHA-256 over what decides a run's numbers: the config without `logging`, `checkpoint` and `sweep`, as JSON."""
+    items = {key: value for key, value in asdict(config).items() if key not in ("logging", "checkpoint", "sweep")}
+    return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()

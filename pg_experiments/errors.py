@@ -32,3 +32,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """The question "Did you mean 'x'?", x the choice most like the word; an empty string when none is like it."""
     found = difflib.get_close_matches(word, sorted(choices), n=1, cutoff=0.5)
     return f" Did you mean '{found[0]}'?" if found else ""
+
+
+class RunFailedError(Exception):
+    """A run of a sweep ended as `failed`; the message is the reason. It is no mistake of the command: exit code 1."""

@@ -189,3 +189,9 @@ class Learner:
                 for name, parameter in self.parameters.items()
             },
         }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(state["parameters"][name])
+            self._optimizer.state[parameter] = {key: copy(value) for key, value in state["optimizer"][name].items()}

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -20,7 +21,8 @@ class Status:
     Attributes:
         iteration: of the batch.
         env_steps, total_env_steps: of all runs together.
-        runs, running: in the batch, and still training.
+        returns: per run of the batch, the latest mean episode return; NaN before the first.
+        running, failed: how many runs still train, and how many have failed.
         return_mean: mean episode return of the iteration, over the running runs.
         entropy: of the policies, nats per action.
         env_steps_per_second: of all runs together, since the start.
@@ -29,11 +31,17 @@ class Status:
     iteration: int
     env_steps: int
     total_env_steps: int
-    runs: int
+    returns: Sequence[float]
     running: int
+    failed: int
     return_mean: float
     entropy: float
     env_steps_per_second: float
+
+    @property
+    def runs(self) -> int:
+        """In the batch from its beginning."""
+        return len(self.returns)
 
     @property
     def seconds_left(self) -> float:

@@ -5,7 +5,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class RunResult:
         parameters_sha256: over the tensors of policy and baseline in the order of their names.
         evaluation: `episodes`, `return_mean`, `return_std`, `length_mean` and the 95 % interval
             `return_low` to `return_high` of the final deterministic evaluation; None when there was none.
-        config_sha256: over the config as JSON.
+        config_sha256: over what decides the run's numbers (see `config.config_sha256`).
         versions: of Python and the packages that decide the numbers.
         git_commit: of the working folder, or None.
         run_dir: the run's folder, or None.
@@ -68,12 +68,6 @@ def parameters_sha256(parameters: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def config_sha256(config: Any) -> str:
-    """SHA-256 over the config as JSON with sorted keys."""
-    items = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
-    return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:

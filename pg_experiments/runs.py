@@ -20,7 +20,7 @@ from pg_experiments.policies.interface import Policy
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 KINDS = {"env": Env, "policy": Policy, "baseline": Baseline, "algorithm": Reinforce}
-NOT_CHECKED = ("logging.",)  # keys that change nothing about the runs themselves
+NOT_CHECKED = ("logging.", "sweep.")  # keys that change nothing about the runs themselves
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
-from pg_experiments.errors import UserError
+from pg_experiments.errors import RunFailedError, UserError
 
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
-
-
-class RunFailedError(Exception):
-    """A job of a sweep ended as `failed`; the message is the reason."""
 
 
 def run_job(node: DictConfig) -> float | None:
@@ -57,6 +53,7 @@ def main() -> None:
     sys.argv[1:] = free_keys(sys.argv[1:])
     register()
     try:
+        sys.argv[1:] = name_folders_by_what_varies(sys.argv[1:])
         check_before_work(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
     except UserError as error:
@@ -95,6 +92,25 @@ def check_before_work(arguments: Sequence[str]) -> None:
     from pg_experiments.runs import build, stack
 
     build(stack([config]))
+
+
+def name_folders_by_what_varies(arguments: Sequence[str]) -> list[str]:
+    """Leave the overrides that all jobs of a sweep share out of the names of the jobs' folders.
+
+    A sweeper hands a launcher whole jobs, and only the command line says which of their overrides vary.
+    """
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    flags = get_args_parser().parse_args(list(arguments))
+    if not flags.multirun:
+        return list(arguments)
+    parsed = OverridesParser.create().parse_overrides(flags.overrides)
+    fixed = [item.key_or_group for item in parsed if not (item.is_sweep_override() or item.is_hydra_override())]
+    key = "hydra.job.config.override_dirname.exclude_keys"
+    if not fixed or any(item.key_or_group == key for item in parsed):
+        return list(arguments)
+    return [*arguments, f"{key}=[{','.join(dict.fromkeys(fixed))}]"]
 
 
 class _CallableModule(ModuleType):

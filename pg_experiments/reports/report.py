@@ -1,0 +1,5 @@
+"""Stub."""
+
+
+def report(sweep_dir):
+    print("report", sweep_dir)

@@ -1,0 +1,1 @@
+"""Where batches are trained: processes of this machine, a Ray cluster, or Slurm through submitit."""

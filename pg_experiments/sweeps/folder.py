@@ -1,0 +1,133 @@
+"""A sweep's folder: which jobs are complete, whether their config is the same, and that nobody else writes to it."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from pg_experiments.config import config_sha256
+from pg_experiments.errors import UserError
+from pg_experiments.files import write_atomically
+from pg_experiments.sweeps.jobs import Job
+
+SWEEP = "sweep.json"
+LOCK = ".lock"
+WRITTEN_BY_A_RUN = ("metrics.csv", "train.log", "result.json", "checkpoints", "events.out.tfevents.*", "*.tmp")
+FREE_KEYS = ("logging.", "checkpoint.", "sweep.")  # change no number of a run
+MOST_DIFFERENCES = 4  # that one message shows
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The content of a job's `result.json`; None when there is none, or none that can be read."""
+    try:
+        result = json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def split_kept(sweep_dir: Path, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
+    """The jobs that are complete already, wherever in the sweep's folder, and those that are to run."""
+    found = [read_result(path.parent) for path in sweep_dir.glob("**/result.json")]
+    complete = {result.get("config_sha256") for result in found if result and result.get("status") == "completed"}
+    kept = [job for job in jobs if config_sha256(job.config) in complete]
+    missing = [job for job in jobs if config_sha256(job.config) not in complete]
+    return kept, missing
+
+
+def check_unchanged(sweep_dir: Path, jobs: Sequence[Job], swept: Sequence[str]) -> None:
+    """Refuse to add runs of another config to a sweep.
+
+    The jobs may differ from those in the folder in the keys that the sweep varies, now or then, and in `logging`,
+    `checkpoint` and `sweep`.
+
+    Args:
+        swept: keys and groups that vary; a group stands for everything in it, `experiment` for everything.
+
+    Raises:
+        UserError: names the keys, and their values there and now.
+    """
+    saved = {path.parent.parent: path for path in sorted(sweep_dir.glob("**/.hydra/config.yaml"))}
+    if not saved or not jobs:
+        return
+    varying = tuple(f"{key}." for key in {*swept, *_recorded_keys(sweep_dir)})
+    pairs: list[tuple[Path, Job, tuple[str, ...]]] = [
+        (saved[job.folder], job, ()) for job in jobs if job.folder in saved
+    ]
+    if "experiment." not in varying:
+        pairs.append((next(iter(saved.values())), jobs[0], varying))
+    for path, job, ignored in pairs:
+        before, now = _flat(OmegaConf.to_container(OmegaConf.load(path))), _flat(_without_hydra(job))
+        differences = [
+            f"{key} is {before.get(key, 'not set')} there and {now.get(key, 'not set')} now"
+            for key in [*now, *(key for key in before if key not in now)]
+            if before.get(key) != now.get(key) and not f"{key}.".startswith((*FREE_KEYS, *ignored))
+        ]
+        if differences:
+            more = f" and {len(differences) - MOST_DIFFERENCES} more" if len(differences) > MOST_DIFFERENCES else ""
+            raise UserError(
+                f"{sweep_dir}: holds runs of another config: {', '.join(differences[:MOST_DIFFERENCES])}{more}; "
+                "give the sweep another name, or sweep over the key"
+            )
+
+
+def record_sweep(sweep_dir: Path, swept: Sequence[str]) -> None:
+    """Note in `sweep.json` which keys the sweep varies, with those of earlier times."""
+    keys = sorted({*swept, *_recorded_keys(sweep_dir)})
+    write_atomically(sweep_dir / SWEEP, (json.dumps({"swept": keys}, indent=2) + "\n").encode())
+
+
+def clear(job_folder: Path) -> None:
+    """Remove what an earlier, unfinished try of a job has left."""
+    for pattern in WRITTEN_BY_A_RUN:
+        for path in job_folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def locked(sweep_dir: Path) -> Iterator[None]:
+    """Hold the sweep's folder; the lock falls when the process ends, however it ends.
+
+    Raises:
+        UserError: when another process holds it.
+    """
+    with (sweep_dir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise UserError(f"{sweep_dir}: this sweep is running already (process {holder})") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _recorded_keys(sweep_dir: Path) -> list[str]:
+    try:
+        return [str(key) for key in json.loads((sweep_dir / SWEEP).read_text())["swept"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+
+
+def _without_hydra(job: Job) -> dict[str, Any]:
+    container: Any = OmegaConf.to_container(job.node, enum_to_str=True)
+    return {key: value for key, value in container.items() if key != "hydra"}
+
+
+def _flat(container: Any, prefix: str = "") -> Mapping[str, Any]:
+    """Nested dictionaries as one, by dotted key; interpolations stay as they are written."""
+    flat: dict[str, Any] = {}
+    for key, value in container.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,196 @@
+"""The batched launcher: groups jobs, trains them as batches on workers, and gives every job its result."""
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from pg_experiments.errors import ConfigError, RunFailedError
+from pg_experiments.sweeps.backends.interface import Backend, Results, WorkerDiedError, make_backend
+from pg_experiments.sweeps.display import SweepDisplay, SweepStatus, status_of
+from pg_experiments.sweeps.folder import clear, read_result
+from pg_experiments.sweeps.grouping import Plan, check_parts, group_by_structure, make_plan
+from pg_experiments.sweeps.jobs import Composer, Job, write_hydra_folder
+from pg_experiments.sweeps.sizing import batch_limit
+from pg_experiments.sweeps.trials import is_search, mean_of_seeds, with_seeds
+from pg_experiments.sweeps.worker import Task
+
+POLL_SECONDS = 0.5
+
+
+def launch(
+    context: HydraContext,
+    master: DictConfig,
+    settings: Mapping[str, Any],
+    job_overrides: Sequence[Sequence[str]],
+    first_number: int,
+) -> list[JobReturn]:
+    """Hydra's `Launcher.launch`, for sweepers that know nothing of us: compose, check and train.
+
+    A search's jobs are trials, each of which is trained with every seed of `sweep.tuning_seeds`.
+    """
+    if master.sweep.preview:
+        raise ConfigError("sweep.preview", True, "is for hydra/sweeper=grid; a search does not know its jobs yet")
+    seeds = list(master.sweep.tuning_seeds) if is_search(master) else []
+    runs = with_seeds(job_overrides, seeds) if is_search(master) else [list(job) for job in job_overrides]
+    composer = Composer(context.config_loader, master)
+    jobs = [composer(overrides, first_number * max(1, len(seeds)) + index) for index, overrides in enumerate(runs)]
+    check_parts(jobs)
+    answers = launch_jobs(jobs, settings)
+    if not seeds:
+        return answers
+    each = len(seeds)
+    return [
+        mean_of_seeds(trial, answers[index * each : (index + 1) * each]) for index, trial in enumerate(job_overrides)
+    ]
+
+
+def launch_jobs(jobs: Sequence[Job], settings: Mapping[str, Any], kept: int = 0) -> list[JobReturn]:
+    """Train jobs as batches on workers.
+
+    Args:
+        jobs: to train; their folders hold no run.
+        settings: of `hydra.launcher`.
+        kept: jobs of the sweep that are complete already, for the display.
+
+    Returns:
+        One per job, in their order. The value of a completed one is its final mean return; reading that of a failed one
+        raises `RunFailedError`.
+
+    Raises:
+        UserError: before any work, when the launcher's settings cannot be used.
+        KeyboardInterrupt: on Ctrl-C, when all workers have saved what they had.
+    """
+    backend = make_backend(settings, len(jobs))
+    try:
+        plan = plan_for(jobs, settings, backend.workers)
+        print(plan.line(), flush=True)
+        results = _Launch(jobs, backend, settings["retries"], kept).run(plan)
+    finally:
+        backend.close()
+    return [_job_return(job, results[job.number]) for job in jobs]
+
+
+def plan_for(jobs: Sequence[Job], settings: Mapping[str, Any], workers: int) -> Plan:
+    """How the jobs would be spread over so many workers."""
+    limit = settings["max_runs_per_batch"]
+    groups = group_by_structure(jobs)
+    given = [(limit, "hydra.launcher.max_runs_per_batch")] * len(groups) if limit else None
+    return make_plan(groups, workers, given or [batch_limit(group[0].config, workers) for group in groups])
+
+
+class _Launch:
+    """One launch: batches wait, are trained, and leave results; `results` is by the number of the job."""
+
+    def __init__(self, jobs: Sequence[Job], backend: Backend, retries: int, kept: int) -> None:
+        self.jobs = jobs
+        self.backend = backend
+        self.retries = retries
+        self.kept = kept
+        self.results: dict[int, dict[str, Any]] = {}
+        self.deaths: dict[int, int] = {}
+        self.tasks: dict[Future[Results], Task] = {}
+        self.batches: dict[Task, list[Job]] = {}
+        self.reports = 0
+        self.begin = time.monotonic()
+
+    def run(self, plan: Plan) -> dict[int, dict[str, Any]]:
+        """Train every batch of the plan."""
+        waiting = deque(plan.batches)
+        display = SweepDisplay(self.jobs[0].config.logging.progress)
+        try:
+            while waiting or self.tasks:
+                while waiting and len(self.tasks) < self.backend.workers:
+                    self._start(waiting.popleft())
+                waiting.extend(self._collect())
+                display.show(self._status())
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+        finally:
+            display.close(self._status())
+        return self.results
+
+    def _start(self, batch: list[Job]) -> None:
+        """Make the folders of a batch and hand it to a worker."""
+        ready = []
+        for job in batch:
+            try:
+                clear(job.folder)
+                write_hydra_folder(job)
+                ready.append(job)
+            except OSError as error:
+                reason = f"cannot write {error.filename or job.folder}: {error.strerror}"
+                self.results[job.number] = {"status": "failed", "error": reason}
+        if not ready:
+            return
+        self.reports += 1
+        reports = Path(str(ready[0].node.hydra.sweep.dir)) / ".progress"
+        reports.mkdir(exist_ok=True)
+        task = Task([job.config for job in ready], [job.folder for job in ready], reports / f"{self.reports}.json")
+        self.batches[task] = ready
+        self.tasks[self.backend.submit(task)] = task
+
+    def _collect(self) -> list[list[Job]]:
+        """Wait a moment for batches to end; what a dead worker left undone comes back, in smaller batches."""
+        again: list[list[Job]] = []
+        ended, _ = wait(self.tasks, POLL_SECONDS, FIRST_COMPLETED)
+        for future in ended:
+            task = self.tasks.pop(future)
+            batch = self.batches.pop(task)
+            task.report.unlink(missing_ok=True)
+            error = future.exception()
+            if error is None:
+                self.results |= {job.number: result for job, result in zip(batch, future.result(), strict=True)}
+            else:
+                again += self._after_death(batch, error)
+        return again
+
+    def _after_death(self, batch: Sequence[Job], error: BaseException) -> list[list[Job]]:
+        """Keep what the dead worker had completed; the batches to try again."""
+        left = []
+        for job in batch:
+            result = read_result(job.folder)
+            self.deaths[job.number] = self.deaths.get(job.number, 0) + 1
+            if result and result["status"] in ("completed", "failed"):
+                self.results[job.number] = result
+            elif not isinstance(error, WorkerDiedError) or self.deaths[job.number] > self.retries:
+                tries = f" ({self.deaths[job.number]} times)" if self.deaths[job.number] > 1 else ""
+                reason = str(error) if isinstance(error, WorkerDiedError) else f"{type(error).__name__}: {error}"
+                self.results[job.number] = {"status": "failed", "error": f"{reason}{tries}"}
+            else:
+                left.append(job)
+        half = -(-len(left) // 2)  # a batch that was too large for the memory fits when it is smaller
+        return [part for part in (left[:half], left[half:]) if part]
+
+    def _stop(self) -> None:
+        """Let all workers save what they have; a second Ctrl-C leaves at once."""
+        print("stopping: the runs save what they have; Ctrl-C again leaves at once", flush=True)
+        self.backend.stop()
+        self.retries = 0
+        while self.tasks:
+            self._collect()
+
+    def _status(self) -> SweepStatus:
+        return status_of(self.jobs, self.kept, self.batches, self.results, self.begin)
+
+
+def _job_return(job: Job, result: Mapping[str, Any]) -> JobReturn:
+    """What Hydra wants of a job."""
+    answer = JobReturn()
+    answer.overrides = job.overrides
+    answer.cfg, answer.hydra_cfg = job.node, job.node
+    answer.working_dir, answer.task_name = str(Path.cwd()), str(job.node.hydra.job.name)
+    if result["status"] == "completed":
+        answer.status = JobStatus.COMPLETED
+        answer.return_value = result["evaluation"]["return_mean"]
+    else:
+        answer.status = JobStatus.FAILED
+        answer.return_value = RunFailedError(result["error"] or result["status"])
+    return answer

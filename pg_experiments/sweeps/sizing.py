@@ -1,0 +1,54 @@
+"""How many runs one program should hold: as many as the memory takes, and no more than make a run cheaper."""
+
+import os
+from pathlib import Path
+
+from pg_experiments.config import Config
+from pg_experiments.envs.interface import DiscreteActions
+from pg_experiments.runs import build, num_envs, stack
+
+MOST_RUNS = 50  # beyond it a run becomes no cheaper: see docs/batch_size.png
+MEMORY_SHARE = 0.5  # of what is available, for all workers together
+WORKER_BYTES = 300e6  # of a worker before its first run
+
+
+def batch_limit(config: Config, workers: int) -> tuple[int, str]:
+    """The most runs of a batch, and the reason in words.
+
+    Args:
+        config: of one of the runs.
+        workers: that share the machine.
+    """
+    each = run_bytes(config)
+    available = MEMORY_SHARE * available_bytes() / workers - WORKER_BYTES
+    fitting = max(1, int(available / each))
+    if fitting < MOST_RUNS:
+        return fitting, f"memory, {each / 1e6:,.0f} MB a run"
+    return MOST_RUNS, "a larger batch makes a run no cheaper"
+
+
+def run_bytes(config: Config) -> float:
+    """Memory of one run at the longest episodes, in bytes: its trajectory, and what the update makes of it.
+
+    A step of a copy holds observation, action, reward and three flags in the grid, and again in dense blocks with
+    returns, values, weight, entropy, objective and position; while blocks are made, both are there.
+    """
+    spec = build(stack([config])).env.spec
+    real = 8 if config.dtype == "float64" else 4
+    action = 8 if isinstance(spec.actions, DiscreteActions) else real * len(spec.actions.low)
+    grid = real * (spec.observation_size + 1) + action + 3
+    blocks = real * (spec.observation_size + 8) + action + 16
+    return float(num_envs(config) * spec.max_episode_steps * (2 * grid + blocks)) + 2e6
+
+
+def available_bytes() -> float:
+    """Memory that this process may still take: of the machine, or of its control group where that is less."""
+    free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        group = Path("/sys/fs/cgroup")
+        limit = float((group / "memory.max").read_text())
+        return min(free, limit - float((group / "memory.current").read_text()))
+    except (OSError, ValueError, StopIteration):  # no Linux, or no limit ("max")
+        return free

@@ -1,0 +1,48 @@
+"""Trials of a search, such as Optuna's: each is trained with several seeds, and its value is their mean return."""
+
+from collections.abc import Sequence
+
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from pg_experiments.errors import ConfigError
+
+GRIDS = ("GridSweeper", "BasicSweeper")  # whose jobs are runs, each with the seed that it was given
+
+
+def is_search(master: DictConfig) -> bool:
+    """Whether the sweeper looks for the best values, and so wants one value per trial."""
+    return not str(master.hydra.sweeper._target_).endswith(GRIDS)
+
+
+def with_seeds(trials: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[list[str]]:
+    """The runs of all trials, trial by trial.
+
+    Args:
+        trials: overrides of each.
+        seeds: to tune on, `sweep.tuning_seeds`: never those of a report, or the best trial is the luckiest one.
+
+    Raises:
+        ConfigError: when there is no seed, or a trial brings its own.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError("sweep.tuning_seeds", list(seeds), "must be one or more different seeds")
+    for override in (override for trial in trials for override in trial):
+        if override.lstrip("+").startswith("seed="):
+            raise ConfigError(
+                "seed", override.partition("=")[2], "a search trains every trial with the seeds of sweep.tuning_seeds"
+            )
+    return [[*trial, f"seed={seed}"] for trial in trials for seed in seeds]
+
+
+def mean_of_seeds(trial: Sequence[str], answers: Sequence[JobReturn]) -> JobReturn:
+    """The answer of a trial: the mean of its runs, or the failure of the first that failed."""
+    answer = JobReturn()
+    answer.overrides, answer.cfg, answer.hydra_cfg = list(trial), answers[0].cfg, answers[0].hydra_cfg
+    answer.working_dir, answer.task_name = answers[0].working_dir, answers[0].task_name
+    failed = next((one for one in answers if one.status != JobStatus.COMPLETED), None)
+    answer.status = failed.status if failed else JobStatus.COMPLETED
+    answer.return_value = (
+        failed._return_value if failed else sum(float(one.return_value) for one in answers) / len(answers)
+    )
+    return answer

@@ -1,0 +1,102 @@
+"""What a worker does: train one batch of runs, and say where it is in a file that the launcher reads."""
+
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pg_experiments.config import Config
+from pg_experiments.errors import UserError
+from pg_experiments.progress import Status
+
+REPORT_SECONDS = 0.5  # between two reports of a batch
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A batch of runs for a worker: everything it needs to know.
+
+    Attributes:
+        configs: of equal structure.
+        folders: one per run, on a disk that launcher and worker share.
+        report: file for the progress.
+    """
+
+    configs: list[Config]
+    folders: list[Path]
+    report: Path
+
+
+class ReportingDisplay:
+    """Writes every `Status` that is due into a file, for the launcher to show."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._next = 0.0
+
+    def show(self, status: Status) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + REPORT_SECONDS
+        temporary = self._path.with_suffix(".tmp")
+        try:
+            temporary.write_text(json.dumps(asdict(status)))
+            temporary.replace(self._path)
+        except OSError:
+            pass  # a full disk stops the runs' own files, which say so
+
+    def close(self) -> None:
+        pass
+
+
+def train_batch(task: Task) -> list[dict[str, Any]]:
+    """Train the runs of a task.
+
+    Returns:
+        Per run the content of its `result.json`. Ctrl-C ends it early: status `interrupted`.
+    """
+    from pg_experiments.training import Interrupted, train
+
+    try:
+        results = train(task.configs, task.folders, ReportingDisplay(task.report))
+    except Interrupted as interrupted:
+        results = interrupted.results
+    except UserError as error:  # such as a folder that cannot be written
+        return failed(task, str(error))
+    return [json.loads(result.to_json()) for result in results]
+
+
+def failed(task: Task, reason: str) -> list[dict[str, Any]]:
+    """The results of runs that never had one of their own."""
+    return [{"status": "failed", "error": reason, "seed": config.seed, "env_steps": 0} for config in task.configs]
+
+
+def prepare_process() -> None:
+    """Make a process of this machine a worker: deaf to the terminal's Ctrl-C, gone when the launcher is gone."""
+    os.setpgid(0, 0)  # the launcher passes Ctrl-C on, once
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def train_in_process(task: Task) -> list[dict[str, Any]]:
+    """`train_batch` in a worker process, where SIGINT is heard while it trains."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return train_batch(task)
+    except KeyboardInterrupt:  # before the first iteration
+        return [result | {"status": "interrupted", "error": None} for result in failed(task, "")]
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
