@@ -63,7 +63,10 @@ def check_unchanged(sweep_dir: Path, jobs: Sequence[Job], swept: Sequence[str]) 
     if "experiment." not in varying:
         pairs.append((next(iter(saved.values())), jobs[0], varying))
     for path, job, ignored in pairs:
-        before, now = _flat(OmegaConf.to_container(OmegaConf.load(path))), _flat(_without_hydra(job))
+        before, now = (
+            _flat(OmegaConf.to_container(OmegaConf.load(path))),
+            _flat(OmegaConf.to_container(job.composed, enum_to_str=True)),
+        )
         differences = [
             f"{key} is {before.get(key, 'not set')} there and {now.get(key, 'not set')} now"
             for key in [*now, *(key for key in before if key not in now)]
@@ -115,11 +118,6 @@ def _recorded_keys(sweep_dir: Path) -> list[str]:
         return [str(key) for key in json.loads((sweep_dir / SWEEP).read_text())["swept"]]
     except (OSError, ValueError, TypeError, KeyError):
         return []
-
-
-def _without_hydra(job: Job) -> dict[str, Any]:
-    container: Any = OmegaConf.to_container(job.node, enum_to_str=True)
-    return {key: value for key, value in container.items() if key != "hydra"}
 
 
 def _flat(container: Any, prefix: str = "") -> Mapping[str, Any]:

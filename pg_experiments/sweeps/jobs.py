@@ -40,21 +40,30 @@ class Job:
         name: of its folder, from the overrides that the sweep varies.
         setting: what the sweep varies in it besides the seed, such as `optimizer.lr=0.003`; may be empty.
         folder: where it lives.
-        node: the composed config as Hydra has it, its `hydra` node included.
+        overrides: as they would be typed for this run alone.
+        override_dirname: those that the sweep varies, in Hydra's words.
+        composed: Hydra's config without its `hydra` node, interpolations and all.
         config: the same, checked.
+        base: Hydra's config that the job shares with all jobs of the same choice of groups; for its `hydra` node.
     """
 
     number: int
     name: str
     setting: str
     folder: Path
-    node: DictConfig
+    overrides: list[str]
+    override_dirname: str
+    composed: DictConfig
     config: Config
+    base: DictConfig
 
     @property
-    def overrides(self) -> list[str]:
-        """As they would be typed for this run alone."""
-        return [str(override) for override in self.node.hydra.overrides.task]
+    def node(self) -> DictConfig:
+        """The config as Hydra hands it to a job, `hydra` node included."""
+        node = copy.deepcopy(self.base)
+        node.merge_with(self.composed)
+        _set_job(node, self.number, self.overrides, self.override_dirname, self.folder)
+        return node
 
 
 class Composer:
@@ -71,8 +80,8 @@ class Composer:
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self._loader = loader
         self._master = master
-        self._settings = master.hydra.job.config.override_dirname
-        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._separators = master.hydra.job.config.override_dirname
+        self._bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
         self._parser = OverridesParser.create(config_loader=loader)
         self.sweep_dir = Path(str(master.hydra.sweep.dir)).resolve()
 
@@ -83,40 +92,51 @@ class Composer:
             UserError: when a key or value cannot be used; the message is one line.
         """
         try:
-            node = self._compose(overrides, number)
-            HydraConfig.instance().set_config(node)
-            name = str(OmegaConf.select(node, "hydra.sweep.subdir"))
-            folder = self.sweep_dir / name
-            with read_write(node.hydra.runtime), open_dict(node.hydra.runtime):
-                node.hydra.runtime.output_dir = str(folder)
-            config = to_config(node)
-            setting = self._varied(overrides, ["seed"], ", ", "=")
+            parsed = self._parser.parse_overrides(list(overrides))
+            base, composed = self._base([override for override in parsed if not _is_value(override)])
+            ConfigLoaderImpl._apply_overrides_to_config(
+                [override for override in parsed if _is_value(override)], composed
+            )
+            lines = [str(override.input_line) for override in parsed]
+            dirname = self._varied(parsed, [], self._separators.item_sep, self._separators.kv_sep)
+            _set_job(base, number, lines, dirname, self.sweep_dir)
+            HydraConfig.instance().cfg = base  # type: ignore[assignment]  # what ${hydra:...} reads
+            name = str(OmegaConf.select(base, "hydra.sweep.subdir"))
+            config = to_config(composed)
         except (HydraException, OmegaConfBaseException) as error:
             raise one_line(error, overrides) from error
+        folder = self.sweep_dir / name
         if self.sweep_dir not in folder.resolve().parents:
             raise UserError(f"hydra.sweep.subdir={name}: leads out of the sweep's folder {self.sweep_dir}")
-        return Job(number, name, setting, folder, node, config)
+        setting = self._varied(parsed, ["seed"], ", ", "=")
+        return Job(number, name, setting, folder, lines, dirname, composed, config, base)
 
-    def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
-        parsed = self._parser.parse_overrides(list(overrides))
-        choices = [override for override in parsed if not _is_value(override)]
+    def _base(self, choices: Sequence[Override]) -> tuple[DictConfig, DictConfig]:
+        """What Hydra composes from a choice of groups, whole; and a copy of all of it but `hydra`."""
         key = tuple(str(override.input_line) for override in choices)
         if key not in self._bases:
-            self._bases[key] = self._loader.load_sweep_config(self._master, list(key))
-        node = copy.deepcopy(self._bases[key])
-        ConfigLoaderImpl._apply_overrides_to_config([override for override in parsed if _is_value(override)], node)
-        job, separators = node.hydra.job, self._settings
-        with read_write(node.hydra), open_dict(node.hydra):
-            node.hydra.overrides.task = [override.input_line for override in parsed]
-            job.id, job.num = str(number), number
-            job.override_dirname = self._varied(overrides, [], separators.item_sep, separators.kv_sep)
-        return node
+            base = self._loader.load_sweep_config(self._master, list(key))
+            OmegaConf.set_readonly(base.hydra, False)
+            rest = copy.deepcopy(base)
+            with open_dict(rest):
+                rest.pop("hydra")
+            self._bases[key] = base, rest
+        base, rest = self._bases[key]
+        return base, copy.deepcopy(rest)
 
-    def _varied(self, overrides: Sequence[str], without: Sequence[str], item_separator: str, key_separator: str) -> str:
+    def _varied(self, parsed: list[Override], without: Sequence[str], item_separator: str, key_separator: str) -> str:
         """The overrides that the sweep varies, in one line, as Hydra's `override_dirname`."""
-        excluded = [*self._settings.exclude_keys, *without]
-        parsed = self._parser.parse_overrides(list(overrides))
+        excluded = [*self._separators.exclude_keys, *without]
         return str(get_overrides_dirname(parsed, excluded, item_separator, key_separator))
+
+
+def _set_job(node: DictConfig, number: int, overrides: Sequence[str], dirname: str, folder: Path) -> None:
+    """What Hydra writes into its node for one job."""
+    with read_write(node.hydra), open_dict(node.hydra):
+        node.hydra.job.id, node.hydra.job.num = str(number), number
+        node.hydra.job.override_dirname = dirname
+        node.hydra.overrides.task = list(overrides)
+        node.hydra.runtime.output_dir = str(folder)
 
 
 def _is_value(override: Override) -> bool:
@@ -128,10 +148,14 @@ def _is_value(override: Override) -> bool:
 
 def write_hydra_folder(job: Job) -> None:
     """What Hydra promises in `.hydra/`: `config.yaml`, `hydra.yaml` and `overrides.yaml`."""
-    folder = job.folder / str(job.node.hydra.output_subdir or ".hydra")
+    _set_job(job.base, job.number, job.overrides, job.override_dirname, job.folder)
+    folder = job.folder / str(job.base.hydra.output_subdir or ".hydra")
     folder.mkdir(parents=True, exist_ok=True)
-    config: Any = OmegaConf.to_container(job.node, enum_to_str=True)
-    hydra = config.pop("hydra")
-    for name, content in (("config", config), ("hydra", {"hydra": hydra}), ("overrides", hydra["overrides"]["task"])):
+    contents: dict[str, Any] = {
+        "config": OmegaConf.to_container(job.composed, enum_to_str=True),
+        "hydra": {"hydra": OmegaConf.to_container(job.base.hydra, enum_to_str=True)},
+        "overrides": job.overrides,
+    }
+    for name, content in contents.items():
         text = yaml.dump(content, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=_Dumper)
         (folder / f"{name}.yaml").write_text(text)

@@ -131,7 +131,7 @@ class _Launch:
         if not ready:
             return
         self.reports += 1
-        reports = Path(str(ready[0].node.hydra.sweep.dir)) / ".progress"
+        reports = Path(str(ready[0].base.hydra.sweep.dir)) / ".progress"
         reports.mkdir(exist_ok=True)
         task = Task([job.config for job in ready], [job.folder for job in ready], reports / f"{self.reports}.json")
         self.batches[task] = ready
@@ -185,8 +185,8 @@ def _job_return(job: Job, result: Mapping[str, Any]) -> JobReturn:
     """What Hydra wants of a job."""
     answer = JobReturn()
     answer.overrides = job.overrides
-    answer.cfg, answer.hydra_cfg = job.node, job.node
-    answer.working_dir, answer.task_name = str(Path.cwd()), str(job.node.hydra.job.name)
+    answer.cfg = job.composed
+    answer.working_dir, answer.task_name = str(Path.cwd()), str(job.base.hydra.job.name)
     if result["status"] == "completed":
         answer.status = JobStatus.COMPLETED
         answer.return_value = result["evaluation"]["return_mean"]
