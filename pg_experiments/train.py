@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
-from pg_experiments.errors import RunFailedError, UserError
+from pg_experiments.errors import ConfigError, RunFailedError, UserError
 
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -89,6 +89,9 @@ def check_before_work(arguments: Sequence[str]) -> None:
         return
     overrides = [item for item in flags.overrides if not re.match(r"[+~]*hydra(?!\.searchpath)", item)]
     config = to_config(compose_node(overrides, flags.config_dir))
+    if config.sweep.name is not None or config.sweep.preview:
+        key = "sweep.preview" if config.sweep.preview else "sweep.name"
+        raise ConfigError(key, config.sweep.name or True, "is for sweeps; add -m, and several values of a key")
     from pg_experiments.runs import build, stack
 
     build(stack([config]))

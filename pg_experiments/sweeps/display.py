@@ -141,7 +141,11 @@ class SweepDisplay:
 
 
 def _drawn(status: SweepStatus) -> RenderableType:
-    bar = ProgressBar(total=max(status.total_env_steps, 1), completed=min(status.env_steps, status.total_env_steps))
+    bar = Table.grid(expand=True)  # a bar alone ends without a new line
+    bar.add_row(
+        ProgressBar(total=max(status.total_env_steps, 1), completed=min(status.env_steps, status.total_env_steps))
+    )
+    runs, _, numbers = status.line().partition(" | ")
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("setting")
     for name in ("runs", "best return", "median return"):
@@ -151,4 +155,4 @@ def _drawn(status: SweepStatus) -> RenderableType:
         table.add_row(label or "all", str(len(status.returns[label])), f"{best:.1f}", f"{median:.1f}")
     if len(rows) > MOST_ROWS:
         table.add_row(f"and {len(rows) - MOST_ROWS} more", "", "", "")
-    return Group(bar, *status.line().split(" | "), table) if rows else Group(bar, status.line())
+    return Group(bar, runs, numbers.replace(" | ", "   "), *([table] if rows else []))
