@@ -1,5 +1,0 @@
-"""Stub."""
-
-
-def report(sweep_dir):
-    print("report", sweep_dir)
