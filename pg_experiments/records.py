@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pg_experiments.tensorboard_summaries import custom_layout, experiment, session
+
 FLUSH_SECONDS = 1.0
 
 
@@ -47,9 +49,14 @@ class RunRecords:
             self._events.add_scalars({"evaluation/return_mean": return_mean}, env_steps)
 
     def hyperparameters(self, values: Mapping[str, Any]) -> None:
-        """Put the run's config into TensorBoard's HParams tab, with the final evaluation as its metric."""
+        """Put the run's config into TensorBoard's HParams tab, with the final evaluation as its metric.
+
+        `env.default_...` is left out: it acts only through the keys that take its value, which are there.
+        """
         if self._events:
-            self._events.add_hyperparameters(values)
+            shown = {key: value for key, value in values.items() if not key.startswith("env.default_")}
+            for summary in (custom_layout(), experiment(shown), *session(shown)):
+                self._events.add_summary(summary)
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
@@ -88,15 +95,9 @@ class EventFile:
             event.summary.value.add(tag=tag, simple_value=number)
         self._write(event)
 
-    def add_hyperparameters(self, values: Mapping[str, Any]) -> None:
-        """The HParams plugin's description of this run."""
-        from torch.utils.tensorboard.summary import hparams
-
-        plain = {
-            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in values.items()
-        }
-        for summary in hparams(plain, {"evaluation/return_mean": 0.0}):
-            self._write(self._event(wall_time=time.time(), summary=summary))
+    def add_summary(self, summary: Any) -> None:
+        """One event with a summary that describes the run, such as those of `tensorboard_summaries.py`."""
+        self._write(self._event(wall_time=time.time(), summary=summary))
 
     def flush(self) -> None:
         self._records.flush()

@@ -79,6 +79,11 @@ def read_run(folder: Path) -> Run:
     return Run(folder, status, config, written, evaluation, episodes, env_steps, return_mean, tuple(problems))
 
 
+def printable(text: str) -> str:
+    """A text from somebody's files in one line, without the control characters that a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
 def _read_config(path: Path, problems: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config with and without its interpolations; two empty ones when it cannot be read."""
     from omegaconf import DictConfig, OmegaConf
@@ -127,7 +132,7 @@ def _read_result(path: Path, problems: list[str]) -> tuple[str, float | None, in
 
 
 def _read_curve(path: Path, problems: list[str]) -> tuple[Numbers, Numbers]:
-    """The learning curve up to the first damaged row; a last row still being written is no damage."""
+    """The learning curve, empty when a row is damaged; a last row still being written is no damage."""
     points: list[tuple[float, float]] = []
     try:
         with path.open(newline="") as file:
@@ -150,8 +155,8 @@ def _read_curve(path: Path, problems: list[str]) -> tuple[Numbers, Numbers]:
     except FileNotFoundError:
         pass
     except (OSError, ValueError, csv.Error) as error:
-        kept = f"its first {len(points)} rows are used" if points else "it is left out"
-        problems.append(f"{path}: damaged, {kept} ({first_line(error)})")
+        problems.append(f"{path}: damaged, so this learning curve is left out ({first_line(error)})")
+        points.clear()  # what is whole of it would cut the mean of all runs short
     table = np.array(points, dtype=float).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 

@@ -1,5 +1,6 @@
 """The comparison as a picture: learning curves of all settings."""
 
+import contextlib
 import io
 import math
 import os
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT, DPI = 16.0, 10.0, 100  # inches and dots per inch: 1600 x 1000
 MOST_LINES, MOST_PANELS = 8, 30
+# Okabe and Ito (2008), "Color Universal Design"
+OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#b8a800")
 ONE_RUN = "line: the run, not smoothed"
 MANY_RUNS = "line: mean over seeds · band: its 95 % bootstrap interval · faint: single runs, dashed if not completed"
 PANELS = "grey: the other settings · above each panel: final evaluation, mean [95 % interval, Student's t]"
@@ -37,7 +40,8 @@ def write_picture(comparison: Comparison, path: Path) -> None:
         temporary.write_bytes(content.getvalue())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
@@ -51,7 +55,13 @@ def draw(comparison: Comparison) -> "Figure":
 
     shown = _shown(comparison)
     curves = [curve(setting) for setting in shown]
-    with rc_context({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False}):
+    style: dict[Any, Any] = {
+        "font.size": 13,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.parse_math": False,  # a value with a dollar sign is no formula
+    }
+    with rc_context(style):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -86,7 +96,7 @@ def _one_panel(
     axes = figure.subplots()
     best, digits = best_settings(comparison), digits_of(comparison)
     handles, labels = [], []
-    for setting, found, colour in zip(settings, curves, _colours(len(settings)), strict=True):
+    for setting, found, colour in zip(settings, curves, _colours(settings), strict=True):
         handles.append(_draw_setting(axes, setting, found, colour))
         mark = f"{BEST} " if setting in best else ""
         labels.append(
@@ -108,13 +118,14 @@ def _one_panel(
 def _panels(
     figure: "Figure", comparison: Comparison, settings: Sequence[Setting], curves: Sequence[Curve | None]
 ) -> None:
-    columns = math.ceil(math.sqrt(len(settings) * 1.2))
+    shapes = range(math.ceil(math.sqrt(len(settings))), math.ceil(math.sqrt(1.5 * len(settings))) + 1)
+    columns = min(shapes, key=lambda count: -len(settings) % count)  # the fewest empty places
     rows = math.ceil(len(settings) / columns)
     size = 12 if rows <= 3 else 9
     panels = figure.subplots(rows, columns, squeeze=False).flat
     best, digits = best_settings(comparison), digits_of(comparison)
     by_task: dict[str, list[Any]] = {}
-    for axes, setting, found, colour in zip(panels, settings, curves, _colours(len(settings)), strict=False):
+    for axes, setting, found, colour in zip(panels, settings, curves, _colours(settings), strict=False):
         for other, others in zip(settings, curves, strict=True):
             if others is not None and other is not setting and other.task == setting.task:
                 axes.plot(others.env_steps, others.mean, color="0.85", linewidth=0.8, zorder=0)
@@ -184,8 +195,19 @@ def _title(comparison: Comparison, shown: Sequence[Setting]) -> str:
     return textwrap.fill(f"Learning on {where}: {runs} run{'s' * (runs != 1)}{settings}{best_only}", 110)
 
 
-def _colours(count: int) -> list[Any]:
-    """From dark blue to yellow-green in the order of the settings, told apart by the colour-blind and in grey."""
+def _colours(settings: Sequence[Setting]) -> list[Any]:
+    """Colours that the colour-blind can tell apart: numbers go from dark to light, other choices are distinct."""
     from matplotlib import colormaps
 
-    return [colormaps["viridis"](0.85 * place / max(count - 1, 1)) for place in range(count)]
+    ordered = all(len(setting.values) == 1 and _is_number(setting.label) for setting in settings)
+    if not ordered and 1 < len(settings) <= len(OKABE_ITO):
+        return list(OKABE_ITO[: len(settings)])
+    return [colormaps["viridis"](0.85 * place / max(len(settings) - 1, 1)) for place in range(len(settings))]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

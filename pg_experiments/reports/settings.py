@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pg_experiments.reports.collect import Run
+from pg_experiments.reports.collect import Run, printable
 
 NOT_SETTINGS = ("seed", "logging.", "checkpoint.", "sweep.")  # keys that change nothing about what is compared
 LEARNING_RATE = "optimizer.lr"
+TASK = ("env._target_", "env.id", "env.max_episode_steps")  # with another one of these, returns mean something else
 ABSENT = "absent"
 
 
@@ -111,11 +112,11 @@ def compare(runs: Sequence[Run]) -> Comparison:
         for group in ordered
     )
     name = "several keys" if len(keys) > 1 else "".join(names.values())
-    return Comparison(name, settings, tuple(notes))
+    return Comparison(name, settings, tuple(map(printable, notes)))
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
-    """Dotted keys that tell the settings apart, the learning rate first, the others in the order of the config.
+    """Dotted keys that tell the settings apart: environment, other parts, learning rate, then in the config's order.
 
     Left out are the seed and keys without influence, keys that are fixed by the choice of a part (with `env` differ
     `env.gamma` and many more), and an `env.default_...` beside the key that takes its value.
@@ -138,29 +139,28 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     for default in defaults:  # configs written from Python have no interpolations left
         if any(values[key] == values[default] for key in keys if key not in defaults):
             keys.remove(default)
-    return sorted(keys, key=lambda key: key != LEARNING_RATE)
+    return sorted(keys, key=lambda key: (key not in TASK, not key.endswith("_target_"), key != LEARNING_RATE))
 
 
 def _task(config: Mapping[str, Any]) -> str:
-    keys = ("env._target_", "env.id", "env.max_episode_steps")
-    texts = [_text(key, config[key]) for key in keys[:2] if config.get(key) is not None]
-    limit = config.get(keys[2])
+    texts = [_text(key, config[key]) for key in TASK[:2] if config.get(key) is not None]
+    limit = config.get(TASK[2])
     return " ".join([*texts, f"({limit} steps)"] if limit is not None else texts)
 
 
 def _short(key: str) -> str:
     """`env._target_` is the choice of `env`."""
-    return key.removesuffix("._target_")
+    return printable(key).removesuffix("._target_")
 
 
 def _text(key: str, value: Any) -> str:
     if key.endswith("_target_"):
-        return str(value).rpartition(".")[2]
+        return printable(str(value)).rpartition(".")[2]
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
-    return " ".join(str(value).split())
+    return printable(str(value))
 
 
 def _hashable(value: Any) -> Any:

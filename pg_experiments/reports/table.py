@@ -20,7 +20,7 @@ def print_table(comparison: Comparison, console: Console) -> None:
     for name in ("runs", "mean", "sd"):
         table.add_column(name, justify="right", no_wrap=name != "runs")
     table.add_column("95 % interval", justify="right", no_wrap=True)
-    table.add_column("worst seed", justify="right", no_wrap=True)
+    table.add_column("worst\n(seed)", justify="right", no_wrap=True)
     for setting in comparison.settings:
         marked = setting in best
         table.add_row(
@@ -82,7 +82,7 @@ def _cells(found: Score | None, digits: int) -> list[str]:
     if found is None:
         return ["-"] * 4
     mean, lowest = number(found.mean, digits), number(found.worst.evaluation or 0.0, digits)
-    worst = escape(f"{lowest} (seed {found.worst.seed})")
+    worst = escape(f"{lowest} ({found.worst.seed})")
     if found.std is None or found.low is None or found.high is None:
         return [mean, "-", "-", worst]
     interval = f"{number(found.low, digits)} to {number(found.high, digits)}"
