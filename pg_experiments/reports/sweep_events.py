@@ -9,20 +9,24 @@ from pg_experiments.tensorboard_summaries import experiment
 
 
 def write_sweep_events(sweep_dir: Path, configs: Sequence[Config]) -> None:
-    """Let the HParams tab of a sweep's folder begin with the keys that are swept, then show the final evaluation.
+    """Let the HParams tab of a sweep's folder begin with the keys that are swept and end with the final evaluation.
 
-    To be called once, before or after the jobs, when `logging.tensorboard` is on; every job's own events hold its
-    values. The file lies in the sweep's folder itself, whose events TensorBoard reads first.
+    To be called once, *before* the jobs, when `logging.tensorboard` is on. Jobs up to two folders below then leave the
+    description of the columns to it and add their values only.
 
     Args:
-        sweep_dir: the sweep's folder; it has to exist.
+        sweep_dir: the sweep's folder; it is made if need be.
         configs: of all jobs.
+
+    Raises:
+        OSError: when the folder cannot be written.
     """
     values = [hyperparameters(config) for config in configs]
     names = dict.fromkeys(name for row in values for name in row)
     swept = [name for name in names if len({str(row.get(name)) for row in values}) > 1]
     samples = {name: next(row[name] for row in values if name in row) for name in names}
-    events = EventFile(sweep_dir)
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    events = EventFile(sweep_dir, suffix=".sweep")
     events.add_summary(experiment(samples, swept or ["seed"]))
     events.close()
 
