@@ -231,6 +231,15 @@ def test_a_key_that_follows_another_one_is_left_out_of_configs_from_python(tmp_p
     assert labels(tmp_path) == ("policy.initial_std", ["0.5", "2"])
 
 
+def test_a_number_and_an_interpolation_with_its_value_are_the_same(tmp_path):
+    for seed in range(2):
+        folder = write_run(tmp_path / str(seed), f"seed={seed}")
+        if seed:
+            path = folder / ".hydra" / "config.yaml"
+            OmegaConf.save(OmegaConf.create(OmegaConf.to_container(OmegaConf.load(path), resolve=True)), path)
+    assert len(labels(tmp_path)[1]) == 1
+
+
 def test_what_belongs_to_an_environment_is_no_setting_of_its_own(tmp_path):
     for env, policy in (("pendulum", "gaussian"), ("cartpole", "softmax")):
         for rate in ("0.1", "0.2"):
@@ -392,6 +401,7 @@ def test_the_drawn_lines_are_the_means_and_the_single_runs(sweep):
         for run in setting.runs:
             assert any(np.array_equal(line, np.column_stack([run.env_steps, run.return_mean])) for line in drawn)
     assert len(drawn) == 2 + 10
+    assert "too narrow with fewer than 10 seeds" in axes.figure.get_supxlabel()
     (legend,) = axes.figure.legends
     assert [text.get_text().split("\n")[0] for text in legend.get_texts()] == ["★ 0.002", "0.01"]
 

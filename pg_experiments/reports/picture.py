@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT, DPI = 16.0, 10.0, 100  # inches and dots per inch: 1600 x 1000
 MOST_LINES, MOST_PANELS = 8, 30
-# Okabe and Ito (2008), "Color Universal Design"
+# Okabe and Ito (2008), "Color Universal Design"; the yellow, last, is darkened for lines on white
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#b8a800")
 ONE_RUN = "line: the run, not smoothed"
-MANY_RUNS = "line: mean over seeds · band: its 95 % bootstrap interval · faint: single runs, dashed if not completed"
+MANY_RUNS = "line: mean over seeds, not smoothed · band: its 95 % bootstrap interval{} · faint: single runs{}"
+ENOUGH_SEEDS = 10  # see `statistics.score` for what the bootstrap makes of fewer
 PANELS = "grey: the other settings · above each panel: final evaluation, mean [95 % interval, Student's t]"
 
 
@@ -68,8 +69,7 @@ def draw(comparison: Comparison) -> "Figure":
 
         figure = Figure(figsize=(WIDTH, HEIGHT), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
         FigureCanvasAgg(figure)
-        repeated = any(len(setting.runs) > 1 for setting in shown)
-        explanation = f"{MANY_RUNS} · not smoothed" if repeated else ONE_RUN
+        explanation = _explanation(shown)
         if len(shown) <= MOST_LINES and len({setting.task for setting in shown}) == 1:
             _one_panel(figure, comparison, shown, curves)
         else:
@@ -99,9 +99,7 @@ def _one_panel(
     for setting, found, colour in zip(settings, curves, _colours(settings), strict=True):
         handles.append(_draw_setting(axes, setting, found, colour))
         mark = f"{BEST} " if setting in best else ""
-        labels.append(
-            "\n".join([mark + line for line in textwrap.wrap(setting.label, 30)] + [_outcome(setting, digits)])
-        )
+        labels.append(f"{mark}{textwrap.fill(setting.label, 30)}\n{_outcome(setting, digits)}")
     _finish_axes(axes)
     heading = textwrap.fill(comparison.name or "all runs", 30)
     figure.legend(
@@ -182,6 +180,15 @@ def _outcome(setting: Setting, digits: int) -> str:
         else f" [{number(found.low, digits)}, {number(found.high, digits)}]"
     )
     return f"{number(found.mean, digits)}{interval}" + (f"\n{counts}" if missing else "")
+
+
+def _explanation(settings: Sequence[Setting]) -> str:
+    """What is drawn, and what to beware of."""
+    most = max(len(setting.runs) for setting in settings)
+    narrow = any(1 < len(setting.completed or setting.runs) < ENOUGH_SEEDS for setting in settings)
+    dashed = ", dashed if not completed" if any(setting.missing() for setting in settings) else ""
+    warning = f", too narrow with fewer than {ENOUGH_SEEDS} seeds" if narrow else ""
+    return MANY_RUNS.format(warning, dashed) if most > 1 else ONE_RUN
 
 
 def _title(comparison: Comparison, shown: Sequence[Setting]) -> str:

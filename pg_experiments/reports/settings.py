@@ -82,9 +82,9 @@ class Comparison:
 def compare(runs: Sequence[Run]) -> Comparison:
     """Sort runs into settings.
 
-    Keys that differ are found among the values as *written*: one that only follows another, `${...}`, is the same text
-    everywhere. A seed that a setting has twice counts once: with equal configs the two are one run, not two pieces of
-    evidence.
+    A key makes a difference when its value does, and also what is *written* there: one that only follows another,
+    `${...}`, is the same text everywhere. A seed that a setting has twice counts once: with equal configs the two are
+    one run, not two pieces of evidence.
     """
     notes = [problem for run in runs for problem in run.problems]
     runs = [run for run in runs if run.written]
@@ -127,7 +127,11 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
         for key in every_key
         if not key.startswith(NOT_SETTINGS)
     }
-    keys = [key for key, column in values.items() if len(set(column)) > 1]
+    keys = [
+        key
+        for key, column in values.items()
+        if len(set(column)) > 1 and len({_hashable(run.config.get(key, ABSENT)) for run in runs}) > 1
+    ]
     parts = [key for key in keys if key.endswith("_target_")]
 
     def follows_a_part(key: str) -> bool:
