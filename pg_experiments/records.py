@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pg_experiments.tensorboard_summaries import custom_layout, experiment, session
+
 FLUSH_SECONDS = 1.0
+SWEEP_EVENTS = "events.out.tfevents.*.sweep"  # in a sweep's folder: what `reports/sweep_events.py` writes
 
 
 class RunRecords:
@@ -23,6 +26,7 @@ class RunRecords:
     """
 
     def __init__(self, run_dir: Path, tensorboard: bool) -> None:
+        self._run_dir = run_dir
         self._csv_file = (run_dir / "metrics.csv").open("w", newline="")
         self._csv: csv.DictWriter[str] | None = None
         self._events = EventFile(run_dir) if tensorboard else None
@@ -47,9 +51,17 @@ class RunRecords:
             self._events.add_scalars({"evaluation/return_mean": return_mean}, env_steps)
 
     def hyperparameters(self, values: Mapping[str, Any]) -> None:
-        """Put the run's config into TensorBoard's HParams tab, with the final evaluation as its metric."""
+        """Put the run's config into TensorBoard's HParams tab, with the final evaluation as its metric.
+
+        `env.default_...` is left out: it acts only through the keys that take its value, which are there. The columns
+        are described here unless the run's sweep has described them already: of several descriptions TensorBoard
+        takes any.
+        """
         if self._events:
-            self._events.add_hyperparameters(values)
+            shown = {key: value for key, value in values.items() if not key.startswith("env.default_")}
+            described = any(any(folder.glob(SWEEP_EVENTS)) for folder in self._run_dir.resolve().parents[:2])
+            for summary in (custom_layout(), *([] if described else [experiment(shown)]), *session(shown)):
+                self._events.add_summary(summary)
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
@@ -69,13 +81,18 @@ class RunRecords:
 
 
 class EventFile:
-    """A TensorBoard event file."""
+    """A TensorBoard event file.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where it is made.
+        suffix: of its name.
+    """
+
+    def __init__(self, folder: Path, suffix: str = "") -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}{suffix}"
         self._event = Event
         self._file = (folder / name).open("wb")
         self._records = RecordWriter(self._file)
@@ -88,15 +105,9 @@ class EventFile:
             event.summary.value.add(tag=tag, simple_value=number)
         self._write(event)
 
-    def add_hyperparameters(self, values: Mapping[str, Any]) -> None:
-        """The HParams plugin's description of this run."""
-        from torch.utils.tensorboard.summary import hparams
-
-        plain = {
-            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in values.items()
-        }
-        for summary in hparams(plain, {"evaluation/return_mean": 0.0}):
-            self._write(self._event(wall_time=time.time(), summary=summary))
+    def add_summary(self, summary: Any) -> None:
+        """One event with a summary that describes the run, such as those of `tensorboard_summaries.py`."""
+        self._write(self._event(wall_time=time.time(), summary=summary))
 
     def flush(self) -> None:
         self._records.flush()

@@ -1,0 +1,179 @@
+"""Which runs are repetitions of each other: settings, which are what differs between runs apart from the seed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pg_experiments.reports.collect import Run, printable
+
+NOT_SETTINGS = ("seed", "logging.", "checkpoint.", "sweep.")  # keys that change nothing about what is compared
+LEARNING_RATE = "optimizer.lr"
+TASK = ("env._target_", "env.id", "env.max_episode_steps")  # with another one of these, returns mean something else
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        values: what is special about them, as text by name: `learning rate` if that is all that differs, otherwise
+            dotted keys. Without any difference `policy` and `env`.
+        task: environment and time limit; only within one can returns be compared.
+        runs: each seed once.
+    """
+
+    values: Mapping[str, str]
+    task: str
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        """In one line: `0.003`, or `optimizer.lr=0.003, env.gamma=0.99`."""
+        return self._joined(self.values)
+
+    @property
+    def short_values(self) -> dict[str, str]:
+        """`values` by the last words of the keys, `lr` and `gamma`, where these are enough."""
+        last = {name: name.rpartition(".")[2] for name in self.values}
+        ambiguous = len(last) == 1 or len(set(last.values())) < len(last)
+        return {name if ambiguous else last[name]: text for name, text in self.values.items()}
+
+    @property
+    def short_label(self) -> str:
+        """The same in one line: `lr=0.003, gamma=0.99`."""
+        return self._joined(self.short_values)
+
+    @staticmethod
+    def _joined(values: Mapping[str, str]) -> str:
+        texts = list(values.values())
+        return texts[0] if len(texts) == 1 else ", ".join(f"{name}={text}" for name, text in values.items())
+
+    @property
+    def completed(self) -> list[Run]:
+        """The runs that ended well and were evaluated: the ones that means are over."""
+        return [run for run in self.runs if run.status == "completed" and run.evaluation is not None]
+
+    def missing(self) -> str:
+        """What became of the others, such as `2 failed, 1 unfinished`; an empty string when there are none."""
+        others = [run for run in self.runs if run not in self.completed]
+        counts: dict[str, int] = {}
+        for run in others:
+            status = "not evaluated" if run.status == "completed" else run.status
+            counts[status] = counts.get(status, 0) + 1
+        return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All settings, in order.
+
+    Attributes:
+        name: of what differs: `learning rate`, a key, `several keys`, or an empty string.
+        settings: sorted, numbers as numbers.
+        notes: one line for every run that is not among them, or could be read in part only.
+    """
+
+    name: str
+    settings: tuple[Setting, ...]
+    notes: tuple[str, ...]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Sort runs into settings.
+
+    A key makes a difference when its value does, and also what is *written* there: one that only follows another,
+    `${...}`, is the same text everywhere. A seed that a setting has twice counts once: with equal configs the two are
+    one run, not two pieces of evidence.
+    """
+    notes = [problem for run in runs for problem in run.problems]
+    runs = [run for run in runs if run.written]
+    keys = differing_keys(runs)
+    groups: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        group = groups.setdefault(tuple(_hashable(run.config.get(key, ABSENT)) for key in keys), [])
+        double = next((other for other in group if other.seed == run.seed), None)
+        if double is None:
+            group.append(run)
+        elif run.status == "completed" and double.status != "completed":
+            group[group.index(double)] = run
+            notes.append(f"{double.folder}: left out, {run.folder} is the same run and completed")
+        else:
+            notes.append(f"{run.folder}: left out, it is the same run as {double.folder}")
+    ordered = sorted(groups.values(), key=lambda group: [_order(group[0].config.get(key, ABSENT)) for key in keys])
+    names = {LEARNING_RATE: "learning rate"} if keys == [LEARNING_RATE] else {key: _short(key) for key in keys}
+    shown = names or {f"{part}._target_": part for part in ("policy", "env")}
+    settings = tuple(
+        Setting(
+            values={name: _text(key, group[0].config.get(key, ABSENT)) for key, name in shown.items()},
+            task=_task(group[0].config),
+            runs=tuple(sorted(group, key=lambda run: _order(run.seed))),
+        )
+        for group in ordered
+    )
+    name = "several keys" if len(keys) > 1 else "".join(names.values())
+    return Comparison(name, settings, tuple(map(printable, notes)))
+
+
+def differing_keys(runs: Sequence[Run]) -> list[str]:
+    """Dotted keys that tell the settings apart: environment, other parts, learning rate, then in the config's order.
+
+    Left out are the seed and keys without influence, keys that are fixed by the choice of a part (with `env` differ
+    `env.gamma` and many more), and an `env.default_...` beside the key that takes its value.
+    """
+    every_key = list(dict.fromkeys(key for run in runs for key in run.written))
+    values = {
+        key: [_hashable(run.written.get(key, ABSENT)) for run in runs]
+        for key in every_key
+        if not key.startswith(NOT_SETTINGS)
+    }
+    keys = [
+        key
+        for key, column in values.items()
+        if len(set(column)) > 1 and len({_hashable(run.config.get(key, ABSENT)) for run in runs}) > 1
+    ]
+    parts = [key for key in keys if key.endswith("_target_")]
+
+    def follows_a_part(key: str) -> bool:
+        owners = [part for part in parts if part != key and key.startswith(part.removesuffix("_target_"))]
+        return any(len(set(zip(values[part], values[key], strict=True))) == len(set(values[part])) for part in owners)
+
+    keys = [key for key in keys if not follows_a_part(key)]
+    defaults = [key for key in keys if key.startswith("env.default_")]
+    for default in defaults:  # configs written from Python have no interpolations left
+        if any(values[key] == values[default] for key in keys if key not in defaults):
+            keys.remove(default)
+    return sorted(keys, key=lambda key: (key not in TASK, not key.endswith("_target_"), key != LEARNING_RATE))
+
+
+def _task(config: Mapping[str, Any]) -> str:
+    texts = [_text(key, config[key]) for key in TASK[:2] if config.get(key) is not None]
+    limit = config.get(TASK[2])
+    return " ".join([*texts, f"({limit} steps)"] if limit is not None else texts)
+
+
+def _short(key: str) -> str:
+    """`env._target_` is the choice of `env`."""
+    return printable(key).removesuffix("._target_")
+
+
+def _text(key: str, value: Any) -> str:
+    if key.endswith("_target_"):
+        return printable(str(value)).rpartition(".")[2]
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return printable(str(value))
+
+
+def _hashable(value: Any) -> Any:
+    """Equal for equal values, `1` and `1.0` included, and no other: `true` is not `1`."""
+    return (isinstance(value, bool), value) if isinstance(value, bool | int | float | str | None) else repr(value)
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Nothing, then numbers as numbers, then texts."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 1, value, ""
+    return (0, 0, "") if value in (None, ABSENT) else (2, 0, str(value))
