@@ -58,9 +58,8 @@ class RunRecords:
         takes any.
         """
         if self._events:
-            shown = {key: value for key, value in values.items() if not key.startswith("env.default_")}
             described = any(any(folder.glob(SWEEP_EVENTS)) for folder in self._run_dir.resolve().parents[:2])
-            for summary in (custom_layout(), *([] if described else [experiment(shown)]), *session(shown)):
+            for summary in (custom_layout(), *([] if described else [experiment(values)]), *session(values)):
                 self._events.add_summary(summary)
 
     def flush(self) -> None:

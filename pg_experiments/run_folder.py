@@ -9,11 +9,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pg_experiments import checkpoint
-from pg_experiments.config import GROUPS, Config, walk
+from pg_experiments.config import Config
 from pg_experiments.errors import UserError, first_line
 from pg_experiments.files import write_atomically
 from pg_experiments.records import RunRecords
 from pg_experiments.results import RunResult
+from pg_experiments.tensorboard_summaries import hyperparameters
 
 RESULT = "result.json"
 LOG = "train.log"
@@ -83,14 +84,6 @@ class RunFolder:
         """Flush and close; once more does nothing."""
         self._records.close()
         self._log.close()
-
-
-def hyperparameters(config: Config) -> dict[str, Any]:
-    """What distinguishes runs in TensorBoard's HParams tab: the class of every part, and every per-run number."""
-    values = {key: (value, metadata) for key, value, metadata in walk(config)}
-    parts = {group: values[f"{group}._target_"][0].rpartition(".")[2] for group in GROUPS}
-    numbers = {key: value for key, (value, metadata) in values.items() if metadata.get("per_run") and value is not None}
-    return parts | numbers
 
 
 def problem_of(write: Callable[[], None]) -> str | None:

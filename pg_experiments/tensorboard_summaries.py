@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from pg_experiments.config import GROUPS, Config, walk
+
 METRIC = "evaluation/return_mean"
 FIRST = ("optimizer.lr", "seed")  # the columns that are looked for first, in every run
 CHARTS = {
@@ -21,6 +23,21 @@ CHARTS = {
         "env steps per second": ["time/env_steps_per_second"],
     },
 }
+
+
+def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
+    """What tells runs apart in the HParams tab: the class and the keys of every part, seed and length of the run.
+
+    What another key points at (`env.default_...`) is left out, as is what has no value.
+    """
+    values: dict[str, bool | int | float | str] = {}
+    for key, value, metadata in walk(config):
+        group, _, name = key.partition(".")
+        if name == "_target_":
+            values[group] = str(value).rpartition(".")[2]
+        elif (group in GROUPS or metadata.get("per_run")) and value is not None and not name.startswith("default_"):
+            values[key] = value if isinstance(value, bool | int | float | str) else str(value)
+    return values
 
 
 def custom_layout() -> Any:

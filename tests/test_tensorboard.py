@@ -14,8 +14,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util.tensor_util import make_ndarray
 
 from pg_experiments import compose, train
-from pg_experiments.reports.sweep_events import hyperparameters, write_sweep_events
-from pg_experiments.tensorboard_summaries import CHARTS, experiment, session
+from pg_experiments.reports.sweep_events import write_sweep_events
+from pg_experiments.tensorboard_summaries import CHARTS, experiment, hyperparameters, session
 
 TINY = ("total_env_steps=1600", "env.num_envs=4", "evaluation.episodes=2", "logging.progress=none")
 
@@ -95,7 +95,7 @@ def test_a_sweep_over_parts_describes_the_keys_of_all(tmp_path):
     configs = [compose("baseline=none"), compose("baseline=value_network")]
     write_sweep_events(tmp_path, configs)
     described = experiment_of(tmp_path)
-    assert leading(described) == ["baseline", "baseline.optimizer.lr"]
+    assert set(leading(described)) == {key for key in hyperparameters(configs[1]) if key.startswith("baseline")}
 
 
 def test_a_run_alone_is_described_with_learning_rate_and_seed_first(alone):

@@ -39,7 +39,7 @@ class Job:
         number: Hydra's `hydra.job.num`.
         name: of its folder, from the overrides that the sweep varies.
         setting: what the sweep varies in it besides the seed, such as `optimizer.lr=0.003`; may be empty.
-        folder: where it lives.
+        sweep_dir, folder: of the sweep, and of the job in it.
         overrides: as they would be typed for this run alone.
         override_dirname: those that the sweep varies, in Hydra's words.
         composed: Hydra's config without its `hydra` node, interpolations and all.
@@ -50,6 +50,7 @@ class Job:
     number: int
     name: str
     setting: str
+    sweep_dir: Path
     folder: Path
     overrides: list[str]
     override_dirname: str
@@ -99,6 +100,8 @@ class Composer:
             )
             lines = [str(override.input_line) for override in parsed]
             dirname = self._varied(parsed, [], self._separators.item_sep, self._separators.kv_sep)
+            for root in {override.key_or_group.partition(".")[0] for override in parsed} & set(composed):
+                base[root] = composed._get_node(root)  # what ${...} in Hydra's node may point at
             _set_job(base, number, lines, dirname, self.sweep_dir)
             HydraConfig.instance().cfg = base  # type: ignore[assignment]  # what ${hydra:...} reads
             name = str(OmegaConf.select(base, "hydra.sweep.subdir"))
@@ -109,7 +112,7 @@ class Composer:
         if self.sweep_dir not in folder.resolve().parents:
             raise UserError(f"hydra.sweep.subdir={name}: leads out of the sweep's folder {self.sweep_dir}")
         setting = self._varied(parsed, ["seed"], ", ", "=")
-        return Job(number, name, setting, folder, lines, dirname, composed, config, base)
+        return Job(number, name, setting, self.sweep_dir, folder, lines, dirname, composed, config, base)
 
     def _base(self, choices: Sequence[Override]) -> tuple[DictConfig, DictConfig]:
         """What Hydra composes from a choice of groups, whole; and a copy of all of it but `hydra`."""

@@ -1,5 +1,6 @@
 """The batched launcher: groups jobs, trains them as batches on workers, and gives every job its result."""
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -115,6 +116,7 @@ class _Launch:
             raise
         finally:
             display.close(self._status())
+            shutil.rmtree(self._reports(), ignore_errors=True)
         return self.results
 
     def _start(self, batch: list[Job]) -> None:
@@ -131,11 +133,15 @@ class _Launch:
         if not ready:
             return
         self.reports += 1
-        reports = Path(str(ready[0].base.hydra.sweep.dir)) / ".progress"
+        reports = self._reports()
         reports.mkdir(exist_ok=True)
         task = Task([job.config for job in ready], [job.folder for job in ready], reports / f"{self.reports}.json")
         self.batches[task] = ready
         self.tasks[self.backend.submit(task)] = task
+
+    def _reports(self) -> Path:
+        """Where the workers write how far they are."""
+        return self.jobs[0].sweep_dir / ".progress"
 
     def _collect(self) -> list[list[Job]]:
         """Wait a moment for batches to end; what a dead worker left undone comes back, in smaller batches."""

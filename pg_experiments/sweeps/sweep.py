@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pg_experiments.composition import one_line
 from pg_experiments.errors import ConfigError, RunFailedError, UserError
-from pg_experiments.reports.report import report
+from pg_experiments.report import report
+from pg_experiments.reports.sweep_events import write_sweep_events
 from pg_experiments.sweeps.backends.interface import check as check_launcher
 from pg_experiments.sweeps.folder import check_unchanged, clear, locked, record_sweep, split_kept
 from pg_experiments.sweeps.grouping import check_parts
@@ -60,6 +61,8 @@ def sweep(
     with locked(sweep_dir):
         OmegaConf.save(master, sweep_dir / "multirun.yaml")
         record_sweep(sweep_dir, swept)
+        if any(job.config.logging.tensorboard for job in missing):
+            write_sweep_events(sweep_dir, [job.config for job in jobs])
         if kept:
             print(f"{len(kept)} of {len(jobs)} jobs are complete already in {sweep_dir} and are kept", flush=True)
         size = chunk or max(1, len(missing))
@@ -129,13 +132,11 @@ def _check_name(master: DictConfig) -> None:
 
 def _raise_for_failures(jobs: Sequence[Job], answers: Sequence[JobReturn]) -> None:
     """Name every failed job and its reason."""
-    reasons = {}
-    for job, answer in zip(jobs, answers, strict=True):
-        if answer.status != JobStatus.COMPLETED:
-            try:
-                reasons[job.name] = str(answer.return_value)
-            except Exception as error:  # reading the value of a failed job raises what made it fail
-                reasons[job.name] = str(error)
+    reasons = {
+        job.name: str(answer._return_value)  # `return_value` would print a line of Hydra's and raise it
+        for job, answer in zip(jobs, answers, strict=True)
+        if answer.status != JobStatus.COMPLETED
+    }
     if reasons:
         print(f"\n{len(reasons)} of {len(jobs)} runs failed:")
         for name, reason in reasons.items():
