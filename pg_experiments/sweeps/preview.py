@@ -29,7 +29,7 @@ def preview(sweep_dir: Path, kept: Sequence[Job], missing: Sequence[Job], settin
         settings: of the launcher, when it is ours.
     """
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"preview of {len(kept) + len(missing)} jobs in {sweep_dir}; nothing is started", markup=False)
+    console.print(f"preview of a sweep of {len(kept) + len(missing)} in {sweep_dir}; nothing is started", markup=False)
     console.print(f"{len(kept)} complete already and kept, {len(missing)} to train:", markup=False)
     for job in missing[:MOST_JOBS]:
         console.print(f"  {job.number:3d}  {job.name}", markup=False)
@@ -41,7 +41,10 @@ def preview(sweep_dir: Path, kept: Sequence[Job], missing: Sequence[Job], settin
     console.print(plan.line(), markup=False)
     for number, group in enumerate(plan.groups):
         sizes = [len(batch) for batch in plan.batches if batch[0] in group]
-        console.print(f"group {number}: {len(group)} jobs such as {group[0].name}; batches of {sizes}", markup=False)
+        console.print(
+            f"group {number}: {len(group)} like {group[0].name}, in batches of {', '.join(map(str, sizes))}",
+            markup=False,
+        )
     console.print(estimate(plan), markup=False)
 
 
@@ -57,8 +60,8 @@ def estimate(plan: Plan) -> str:
     return (
         f"estimated memory: at most {memory / 1e9:.1f} GB for {plan.workers} workers "
         f"({available_bytes() / 1e9:.1f} GB are available)\n"
-        f"estimated time: {duration(seconds)} of training, at the speed of the first iterations measured just now "
-        "on one core"
+        f"estimated time: {duration(seconds)} of training, at the speed of the first iterations, measured just now; "
+        "episodes that grow longer make it faster"
     )
 
 
