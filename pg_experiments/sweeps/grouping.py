@@ -32,9 +32,10 @@ class Plan:
         keys = differing_keys(self.groups)
         why = f" (they differ in {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
         each = " or ".join(str(size) for size in sizes[:2]) if len(sizes) < 3 else f"{sizes[-1]} to {sizes[0]}"
+        runs = "run" if sizes == [1] else "runs"
         return (
             f"{_count(jobs, 'job')} in {_count(len(self.groups), 'group')} of equal structure{why}: "
-            f"{_count(len(self.batches), 'batch', 'es')} of {each} run{'s' if each != '1' else ''} on {_count(self.workers, 'worker')}; "
+            f"{_count(len(self.batches), 'batch', 'es')} of {each} {runs} on {_count(self.workers, 'worker')}; "
             f"{self.reason}"
         )
 
