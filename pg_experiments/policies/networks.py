@@ -14,14 +14,17 @@ Parameters = dict[str, Tensor]  # every tensor is [runs, ...]
 
 
 class Activation(NamedTuple):
-    """A function, which may change its argument, and its gradient from the gradient of its value and its value."""
+    """A function, and its gradient from the gradient of its value and its value; both may change their first argument."""
 
     function: Callable[[Tensor], Tensor]
     gradient: Callable[[Tensor, Tensor], Tensor]
 
 
 ACTIVATIONS = {
-    "relu": Activation(torch.relu_, lambda gradient, value: torch.ops.aten.threshold_backward(gradient, value, 0)),
+    "relu": Activation(
+        torch.relu_,
+        lambda gradient, value: torch.ops.aten.threshold_backward.grad_input(gradient, value, 0, grad_input=gradient),
+    ),
     "tanh": Activation(torch.tanh_, torch.ops.aten.tanh_backward),
     "elu": Activation(
         lambda x: torch.where(x > 0, x, torch.expm1(x)),
