@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from pg_experiments.exact import crop, pad_to_lane, product, product_gradients, sigmoid
+from pg_experiments.exact import crop, pad_to_lane, prepared_product, product, product_gradients, sigmoid
 
 Parameters = dict[str, Tensor]  # every tensor is [runs, ...]
 
@@ -81,6 +81,7 @@ class MLP:
         flat = self._flat(parameters)
         _, weights, biases = _padded(flat[0], flat)
         hidden = [(weight, bias[:, None]) for weight, bias in zip(weights[:-1], biases[:-1], strict=True)]
+        output = prepared_product(weights[-1], biases[-1])
         activation = ACTIVATIONS[self.activation].function
 
         def act(x: Float[Tensor, "runs samples in"]) -> Float[Tensor, "runs samples out"]:
@@ -88,7 +89,7 @@ class MLP:
             x = pad_to_lane(pad_to_lane(x, -1), -2)
             for weight, bias in hidden:
                 x = activation(torch.baddbmm(bias, x, weight))
-            return crop(crop(product(x, weights[-1], biases[-1]), -2, samples), -1, self.output_size)
+            return crop(crop(output(x), -2, samples), -1, self.output_size)
 
         return act
 
