@@ -14,7 +14,7 @@ Parameters = dict[str, Tensor]  # every tensor is [runs, ...]
 
 
 class Activation(NamedTuple):
-    """A function, and its gradient from the gradient of its value and its value; both may change their first argument."""
+    """A function, and its gradient from its value's gradient and its value. Both may change their first argument."""
 
     function: Callable[[Tensor], Tensor]
     gradient: Callable[[Tensor, Tensor], Tensor]
