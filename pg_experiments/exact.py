@@ -6,6 +6,8 @@ What is written here replaces those; `tests/test_runs_are_independent.py` measur
 the package.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,17 +33,26 @@ def crop(x: Tensor, dim: int, size: int) -> Tensor:
     return x if x.shape[dim] == size else x.narrow(dim, 0, size)
 
 
-def product(
-    x: Float[Tensor, "runs samples in"], weight: Float[Tensor, "runs in out"], bias: Float[Tensor, "runs out"]
-) -> Float[Tensor, "runs samples out"]:
-    """x · weight + bias, one matrix product a run; every size a multiple of 4.
+def prepared_product(
+    weight: Float[Tensor, "runs in out"], bias: Float[Tensor, "runs out"]
+) -> Callable[[Float[Tensor, "runs samples in"]], Float[Tensor, "runs samples out"]]:
+    """x -> x · weight + bias, one matrix product a run; every size a multiple of 4.
 
     Few outputs are computed as (weightᵀ · xᵀ)ᵀ: four to five times as fast as the plain product, and laid out with the
     samples innermost, so that what follows (a softmax over few actions) runs over long vectors.
     """
     if weight.shape[-1] <= NARROW:
-        return torch.baddbmm(bias[:, :, None], weight.mT, x.mT).mT
-    return torch.baddbmm(bias[:, None], x, weight)
+        transposed, column = weight.mT, bias[:, :, None]
+        return lambda x: torch.baddbmm(column, transposed, x.mT).mT
+    row = bias[:, None]
+    return lambda x: torch.baddbmm(row, x, weight)
+
+
+def product(
+    x: Float[Tensor, "runs samples in"], weight: Float[Tensor, "runs in out"], bias: Float[Tensor, "runs out"]
+) -> Float[Tensor, "runs samples out"]:
+    """`prepared_product`, for one x."""
+    return prepared_product(weight, bias)(x)
 
 
 def product_gradients(

@@ -16,7 +16,8 @@ from torch import Tensor
 from pg_experiments.policies.networks import Parameters
 
 BLOCK = 2048  # samples of a full block
-SMALLEST_BLOCK = 64  # the last block of a run is the smallest power of two that holds the rest, at least this
+SMALLEST_BLOCK = 64  # the last block of a run holds the rest: a power of two from this up to FINE, ...
+FINE = 256  # ... and beyond it a multiple of this
 SAMPLES_AT_ONCE = 8192  # rows x block that one pass computes: its activations stay in the processor's cache
 
 
@@ -36,8 +37,8 @@ def block_sizes(count: int) -> list[int]:
         [2048, 2048, 512]
     """
     rest = count % BLOCK
-    tail = [max(SMALLEST_BLOCK, 1 << (rest - 1).bit_length())] if rest else []
-    return [BLOCK] * (count // BLOCK) + tail
+    tail = max(SMALLEST_BLOCK, 1 << (rest - 1).bit_length()) if rest <= FINE else -(-rest // FINE) * FINE
+    return [BLOCK] * (count // BLOCK) + [tail] * (rest > 0)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,6 @@ def rewards_to_go(
     following = torch.zeros_like(reward[:, 0])
     backwards = []
     for reward_now in reversed(reward.unbind(1)):
-        following = reward_now + discount * following
+        following = (discount * following).add_(reward_now)
         backwards.append(following)
     return torch.stack(backwards[::-1], 1)

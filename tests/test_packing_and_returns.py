@@ -12,7 +12,16 @@ from pg_experiments.envs.cartpole import CartPole
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
 from pg_experiments.envs.navigation import Navigation
 from pg_experiments.metrics import explained_variance
-from pg_experiments.packing import BLOCK, SAMPLES_AT_ONCE, SMALLEST_BLOCK, Block, Packing, block_sizes, gradients
+from pg_experiments.packing import (
+    BLOCK,
+    FINE,
+    SAMPLES_AT_ONCE,
+    SMALLEST_BLOCK,
+    Block,
+    Packing,
+    block_sizes,
+    gradients,
+)
 from pg_experiments.policies.gaussian import Gaussian
 from pg_experiments.policies.softmax import Softmax, TabularSoftmax
 from pg_experiments.returns import rewards_to_go
@@ -118,8 +127,14 @@ def test_blocks_cover_every_sample_once_and_split_a_run_by_its_own_number_of_sam
         (63, [64]),
         (64, [64]),
         (65, [128]),
+        (128, [128]),
+        (129, [256]),
+        (256, [256]),
+        (257, [512]),
+        (700, [768]),
         (1024, [1024]),
-        (1025, [2048]),
+        (1025, [1280]),
+        (1793, [2048]),
         (2047, [2048]),
         (2048, [2048]),
         (2049, [2048, 64]),
@@ -127,10 +142,8 @@ def test_blocks_cover_every_sample_once_and_split_a_run_by_its_own_number_of_sam
         (4500, [2048, 2048, 512]),
     ],
 )
-def test_block_sizes_are_full_blocks_and_the_smallest_power_of_two_that_holds_the_rest(
-    count: int, sizes: list[int]
-) -> None:
-    assert (BLOCK, SMALLEST_BLOCK) == (2048, 64)
+def test_block_sizes_are_full_blocks_and_the_smallest_size_that_holds_the_rest(count: int, sizes: list[int]) -> None:
+    assert (BLOCK, SMALLEST_BLOCK, FINE) == (2048, 64, 256)
     assert block_sizes(count) == sizes
 
 

@@ -477,6 +477,7 @@ def test_block_sizes_of_a_run_hold_its_samples_and_little_more() -> None:
     for count in range(1, 3 * BLOCK + 2, 7):
         sizes = block_sizes(count)
         assert count <= sum(sizes) < max(2 * count, 65)
+        assert sum(sizes) - count < 256
         assert all(size == BLOCK for size in sizes[:-1])
 
 

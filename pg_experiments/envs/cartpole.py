@@ -53,9 +53,8 @@ class CartPole:
         # one fused operation (x + value * y * z) where it says the same: a small step costs as much as its operations
         position, velocity, angle, angular_velocity = state
         sine, cosine = torch.sin(angle), torch.cos(angle)
-        push_left, inertia_upright, position_limit, angle_limit = _constants(angle.dtype)
-        push = torch.add(push_left, action, alpha=2 * FORCE / MASS_TOTAL)
-        push = torch.addcmul(push, angular_velocity.square(), sine, value=POLE_MASS_LENGTH / MASS_TOTAL)
+        pushes, inertia_upright, position_limit, angle_limit = _constants(angle.dtype)
+        push = torch.addcmul(pushes.take(action), angular_velocity.square(), sine, value=POLE_MASS_LENGTH / MASS_TOTAL)
         torque = torch.addcmul(sine, cosine, push, value=-1 / GRAVITY)
         inertia = torch.addcmul(inertia_upright, cosine, cosine, value=-POLE_MASS_LENGTH / MASS_TOTAL / GRAVITY)
         angular_acceleration = torque / inertia
@@ -66,8 +65,8 @@ class CartPole:
             torch.add(angle, angular_velocity, alpha=TIME_STEP),
             torch.add(angular_velocity, angular_acceleration, alpha=TIME_STEP),
         )
-        observation = torch.stack(state, -1)
         terminated = (state[0].abs() > position_limit).logical_or_(state[2].abs() > angle_limit)
+        observation = torch.stack(state, -1)
         return Transition(state, observation, torch.ones_like(position), terminated, torch.zeros_like(terminated))
 
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
@@ -76,9 +75,11 @@ class CartPole:
 
 @cache
 def _constants(dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Acceleration by a push to the left, m/s²; 4/3 of the pole's half length over gravity, s²; and both limits.
+    """Accelerations by a push to the left and right, m/s²; 4/3 of the pole's half length over gravity, s²; both limits.
 
     As tensors, because torch makes a new one of a Python number in every comparison and product.
     """
-    numbers = (-FORCE / MASS_TOTAL, POLE_HALF_LENGTH * 4 / 3 / GRAVITY, POSITION_LIMIT, ANGLE_LIMIT)
-    return tuple(torch.tensor(number, dtype=dtype) for number in numbers)
+    left = torch.tensor(-FORCE / MASS_TOTAL, dtype=dtype)
+    pushes = torch.add(left, torch.tensor([0, 1]), alpha=2 * FORCE / MASS_TOTAL)
+    numbers = (POLE_HALF_LENGTH * 4 / 3 / GRAVITY, POSITION_LIMIT, ANGLE_LIMIT)
+    return pushes, *(torch.tensor(number, dtype=dtype) for number in numbers)

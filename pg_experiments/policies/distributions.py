@@ -70,7 +70,8 @@ class Categorical:
 
 def _argmax(x: Float[Tensor, "runs samples actions"]) -> Int64[Tensor, "runs samples"]:
     if x.shape[-1] == 2:  # the same answer as below, several times as fast
-        return (x[..., 1] > x[..., 0]).long()
+        first, second = x.unbind(-1)
+        return (second > first).long()
     return x.contiguous().argmax(-1)
 
 

@@ -8,20 +8,23 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from pg_experiments.exact import crop, pad_to_lane, product, product_gradients, sigmoid
+from pg_experiments.exact import crop, pad_to_lane, prepared_product, product, product_gradients, sigmoid
 
 Parameters = dict[str, Tensor]  # every tensor is [runs, ...]
 
 
 class Activation(NamedTuple):
-    """A function, which may change its argument, and its gradient from the gradient of its value and its value."""
+    """A function, and its gradient from its value's gradient and its value. Both may change their first argument."""
 
     function: Callable[[Tensor], Tensor]
     gradient: Callable[[Tensor, Tensor], Tensor]
 
 
 ACTIVATIONS = {
-    "relu": Activation(torch.relu_, lambda gradient, value: torch.ops.aten.threshold_backward(gradient, value, 0)),
+    "relu": Activation(
+        torch.relu_,
+        lambda gradient, value: torch.ops.aten.threshold_backward.grad_input(gradient, value, 0, grad_input=gradient),
+    ),
     "tanh": Activation(torch.tanh_, torch.ops.aten.tanh_backward),
     "elu": Activation(
         lambda x: torch.where(x > 0, x, torch.expm1(x)),
@@ -78,6 +81,7 @@ class MLP:
         flat = self._flat(parameters)
         _, weights, biases = _padded(flat[0], flat)
         hidden = [(weight, bias[:, None]) for weight, bias in zip(weights[:-1], biases[:-1], strict=True)]
+        output = prepared_product(weights[-1], biases[-1])
         activation = ACTIVATIONS[self.activation].function
 
         def act(x: Float[Tensor, "runs samples in"]) -> Float[Tensor, "runs samples out"]:
@@ -85,7 +89,7 @@ class MLP:
             x = pad_to_lane(pad_to_lane(x, -1), -2)
             for weight, bias in hidden:
                 x = activation(torch.baddbmm(bias, x, weight))
-            return crop(crop(product(x, weights[-1], biases[-1]), -2, samples), -1, self.output_size)
+            return crop(crop(output(x), -2, samples), -1, self.output_size)
 
         return act
 
