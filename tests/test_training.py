@@ -62,10 +62,10 @@ def test_an_interruption_while_a_run_leaves_mixes_up_no_runs(tmp_path, monkeypat
 
 
 def test_an_interruption_in_the_final_evaluation_keeps_the_last_iteration(monkeypatch):
-    import pg_experiments.training as training
+    import pg_experiments.evaluation as evaluation
 
     whole = train(configs(200))[0]
-    monkeypatch.setattr(training, "evaluate_policy", after(0, KeyboardInterrupt(), training.evaluate_policy))
+    monkeypatch.setattr(evaluation, "evaluate_policy", after(0, KeyboardInterrupt(), evaluation.evaluate_policy))
     with pytest.raises(Interrupted) as caught:
         train(configs(200))
     (result,) = caught.value.results

@@ -20,7 +20,7 @@ class BatchedLauncherConf:
         max_runs_per_batch: runs that one program trains at once; None: chosen from the memory and the curve in
             `docs/batch_size.png`.
         backend: `processes` on this machine, `ray` on a Ray cluster, `submitit` on Slurm.
-        retries: how often a batch whose worker died is started again.
+        retries: how often a run whose worker died with it alone is tried again; larger batches come back in halves.
         ray: for `ray.init`, and `remote` for the options of its tasks.
         submitit: `folder` for its logs, `cluster` (null: Slurm where there is one), and parameters of the executor.
     """

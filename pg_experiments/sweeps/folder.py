@@ -53,7 +53,7 @@ def check_unchanged(sweep_dir: Path, jobs: Sequence[Job], swept: Sequence[str]) 
     Raises:
         UserError: names the keys, and their values there and now.
     """
-    saved = {path.parent.parent: path for path in sorted(sweep_dir.glob("**/.hydra/config.yaml"))}
+    saved = {path.parent.parent: path for path in sorted(sweep_dir.resolve().glob("**/.hydra/config.yaml"))}
     if not saved or not jobs:
         return
     varying = tuple(f"{key}." for key in {*swept, *_recorded_keys(sweep_dir)})

@@ -58,6 +58,7 @@ def sweep(
     sweep_dir.mkdir(parents=True, exist_ok=True)
     returns: list[list[JobReturn]] = []
     with locked(sweep_dir):
+        kept, missing = split_kept(sweep_dir, jobs)  # again: another process may have finished some in the meantime
         OmegaConf.save(master, sweep_dir / "multirun.yaml")
         record_sweep(sweep_dir, swept)
         if kept:
