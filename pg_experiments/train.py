@@ -106,7 +106,8 @@ def name_folders_by_what_varies(arguments: Sequence[str]) -> list[str]:
     if not flags.multirun:
         return list(arguments)
     parsed = OverridesParser.create().parse_overrides(flags.overrides)
-    fixed = [item.key_or_group for item in parsed if not (item.is_sweep_override() or item.is_hydra_override())]
+    swept = {item.key_or_group for item in parsed if item.is_sweep_override()}
+    fixed = [item.key_or_group for item in parsed if item.key_or_group not in swept and not item.is_hydra_override()]
     key = "hydra.job.config.override_dirname.exclude_keys"
     if not fixed or any(item.key_or_group == key for item in parsed):
         return list(arguments)

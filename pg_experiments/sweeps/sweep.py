@@ -1,7 +1,9 @@
 """The grid sweep: every job is checked before anything is made; what is complete is kept; the rest is launched."""
 
+import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -74,7 +76,8 @@ def sweep(
                         clear(job.folder)
                     returns.append(list(launcher.launch([job.overrides for job in part], initial_job_idx=first)))
         except KeyboardInterrupt:
-            print(f"interrupted; the same command with hydra.sweep.dir={sweep_dir} finishes what is missing")
+            again = "" if master.sweep.name else f" with hydra.sweep.dir={sweep_dir}"
+            print(f"interrupted; the same command{again} finishes what is missing", flush=True)
             raise
         report(sweep_dir)
     _raise_for_failures(missing, [answer for launch in returns for answer in launch])
@@ -85,7 +88,7 @@ def check_jobs(context: HydraContext, master: DictConfig, overrides: Sequence[Ov
     """Compose every job of the grid, and build the parts of every structure among them.
 
     Raises:
-        UserError: when there is no job, two share a folder, or one cannot be used.
+        UserError: when there is no job, two share a folder or are equal, or one cannot be used.
     """
     for override in overrides:
         if override.is_sweep_override() and override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
@@ -99,12 +102,16 @@ def check_jobs(context: HydraContext, master: DictConfig, overrides: Sequence[Ov
     composer = Composer(context.config_loader, master)
     jobs = [composer(job, number) for number, job in enumerate(grid)]
     taken: dict[Path, Job] = {}
+    configs: dict[str, Job] = {}
     for job in jobs:
         if job.folder in taken:
             raise UserError(
                 f"{job.name}: jobs {taken[job.folder].number} and {job.number} of the sweep would share this folder; "
                 "give every job its own values (or its own hydra.sweep.subdir)"
             )
+        same = configs.setdefault(json.dumps(asdict(job.config), default=str), job)
+        if same is not job:
+            raise UserError(f"{job.name}: is the same run as {same.name} (jobs {same.number} and {job.number})")
         taken[job.folder] = job
     check_parts(jobs)
     return jobs
