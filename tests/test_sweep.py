@@ -1,5 +1,6 @@
 """A sweep: which jobs train together, every job's folder, and that none of it changes a run."""
 
+import io
 import itertools
 import json
 import os
@@ -14,6 +15,7 @@ from hydra.core.utils import _save_config
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict, read_write
 from rich.console import Console
+from sweeping import FILES, TINY, folders_of, hashes_of, results_of, run, sweep  # noqa: F401 - fixtures
 
 from pg_experiments import compose, train
 from pg_experiments.composition import conf_dir, folder_name, free_keys, load_config, register
@@ -22,7 +24,6 @@ from pg_experiments.sweeps.grouping import differing_keys, group_by_structure, m
 from pg_experiments.sweeps.jobs import Composer, Job, write_hydra_folder
 from pg_experiments.sweeps.worker import Task
 from pg_experiments.train import name_folders_by_what_varies
-from sweeping import FILES, TINY, folders_of, hashes_of, results_of, run, sweep  # noqa: F401 - fixtures
 
 # --- grouping ---------------------------------------------------------------------------------------------------------
 
@@ -199,10 +200,11 @@ JOBS = [
     ["seed=3"],
     ["policy=softmax", "env=cartpole", "optimizer=sgd", "optimizer.momentum=0.9"],
     ["experiment=pendulum_reinforce", "seed=1"],
-    ["experiment=pendulum_reinforce", "optimizer=sgd", "env.gamma=0.5"],
-    ["+experiment=pendulum_reinforce"],
+    ["experiment=pendulum_reinforce", "env.gamma=0.5", "optimizer.eps=1e-6"],
     ["optimizer@baseline.optimizer=sgd", "baseline.optimizer.lr=1e-2"],
-    ["optimizer.lr=1e-3", "++optimizer.eps=1e-5", "~optimizer.weight_decay"],
+    ["optimizer.lr=1e-3", "++optimizer.eps=1e-5", "+optimizer.kwargs.amsgrad=true"],
+    ["optimizer.kwargs={a:1,b:2}", "~optimizer.kwargs.a", "~experiment"],
+    ["optimizer.kwargs={a:1,b:2}", "~optimizer.kwargs.b=2"],
     ["env.kwargs.mass=2", "env=gymnasium", "env.id=Acrobot-v1", "policy=softmax"],
     ["env=gymnasium", "env.id='Acrobot-v1'", "env.kwargs={a:1,b:[2,3]}"],
     ["policy.hidden_sizes=[8,8]", "optimizer.betas=[0.5,0.9]"],
@@ -310,7 +312,7 @@ def test_plain_lines_name_the_best_setting(capsys):
 
 
 def test_the_drawn_display_fits_into_80_columns():
-    console = Console(width=80, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(_drawn(STATUS))
     lines = console.export_text().splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80
@@ -318,7 +320,6 @@ def test_the_drawn_display_fits_into_80_columns():
     for part in ("120 of 200 runs finished", "123k env steps/s", "25 min 20 s left", "optimizer.lr=0.029", "30.0"):
         assert part in text
     assert "and 10 more" in text
-    console.file.close()
 
 
 def test_the_status_counts_what_is_through_and_what_workers_report(tmp_path):

@@ -107,7 +107,8 @@ class Composer:
         ConfigLoaderImpl._apply_overrides_to_config([override for override in parsed if _is_value(override)], node)
         job, separators = node.hydra.job, self._settings
         with read_write(node.hydra), open_dict(node.hydra):
-            node.hydra.overrides.task = [override.input_line for override in parsed]
+            task = [override.input_line for override in parsed if not override.is_hydra_override()]
+            node.hydra.overrides.task = task
             job.id, job.num = str(number), number
             job.override_dirname = self._varied(overrides, [], separators.item_sep, separators.kv_sep)
         return node
@@ -115,7 +116,7 @@ class Composer:
     def _varied(self, overrides: Sequence[str], without: Sequence[str], item_separator: str, key_separator: str) -> str:
         """The overrides that the sweep varies, in one line, as Hydra's `override_dirname`."""
         excluded = [*self._settings.exclude_keys, *without]
-        parsed = self._parser.parse_overrides(list(overrides))
+        parsed = [item for item in self._parser.parse_overrides(list(overrides)) if not item.is_hydra_override()]
         return str(get_overrides_dirname(parsed, excluded, item_separator, key_separator))
 
 
