@@ -120,7 +120,7 @@ def run(tmp_path, monkeypatch, capfd) -> Callable[..., Outcome]:
 @pytest.fixture
 def sweep(run) -> Callable[..., Outcome]:
     """A sweep named `s` over the given overrides."""
-    return lambda *overrides: run("-m", *TINY, "sweep.name=s", *overrides)
+    return lambda *overrides, flags=(): run("-m", *flags, *TINY, "sweep.name=s", *overrides)
 
 
 @pytest.fixture
@@ -203,6 +203,13 @@ class Sweep:
     def end(self, seconds: float = 60.0) -> int:
         """Wait for the end; the exit code."""
         return self.process.wait(timeout=seconds)
+
+    def ended_within(self, seconds: float) -> bool:
+        """Whether no process of the sweep is left after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self.processes and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not self.processes
 
     @property
     def out(self) -> str:

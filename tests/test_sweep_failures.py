@@ -21,7 +21,7 @@ from pg_experiments import compose, load_policy, train
 from pg_experiments.sweeps.launch import launch_jobs
 
 SWEEP = Path("outputs") / "sweeps" / "s"
-PARTS = ("--config-dir", "parts", "env=poisoned")
+FLAGS = ("--config-dir", "parts")
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_sweep_goes_on_without_failed_runs_and_names_them(sweep, tmp_path):  #
 def test_a_part_that_raises_in_one_run_of_a_sweep_fails_that_job(sweep, poisoned, tmp_path, reset):  # noqa: F811
     noise = poisoned(2, reset)
     expected = {f"seed={seed}": train([compose(*TINY, f"seed={seed}")])[0].parameters_sha256 for seed in (0, 1, 3)}
-    ended = sweep(*PARTS, noise, "seed=range(4)", "hydra.launcher.workers=2")
+    ended = sweep("env=poisoned", noise, "seed=range(4)", "hydra.launcher.workers=2", flags=FLAGS)
     assert ended.code == 1
     assert "1 of 4 runs failed:\n  seed=2: " in ended.out
     hashes = hashes_of(tmp_path / SWEEP)
@@ -139,7 +139,9 @@ def test_a_run_that_kills_its_worker_fails_alone(sweep, poisoned, tmp_path, how,
     noise = poisoned(2, 3)
     names = [f"seed={seed}" for seed in (0, 1, 3, 4, 5)]
     expected = {name: train([compose(*TINY, name)])[0].parameters_sha256 for name in names}
-    ended = sweep(*PARTS, noise, f"env.how={how}", "seed=range(6)", f"hydra.launcher.workers={workers}")
+    ended = sweep(
+        "env=poisoned", noise, f"env.how={how}", "seed=range(6)", f"hydra.launcher.workers={workers}", flags=FLAGS
+    )
     assert ended.code == 1
     assert "1 of 6 runs failed:\n  seed=2: its process died (killed, or out of memory?) (3 times)\n" in ended.out
     assert hashes_of(tmp_path / SWEEP) == expected
@@ -147,7 +149,9 @@ def test_a_run_that_kills_its_worker_fails_alone(sweep, poisoned, tmp_path, how,
 
 
 def test_without_retries_the_culprit_is_found_all_the_same(sweep, poisoned, tmp_path):  # noqa: F811
-    ended = sweep(*PARTS, poisoned(1, 0), "env.how=die", "seed=range(4)", "hydra.launcher.retries=0")
+    ended = sweep(
+        "env=poisoned", poisoned(1, 0), "env.how=die", "seed=range(4)", "hydra.launcher.retries=0", flags=FLAGS
+    )
     assert ended.code == 1
     assert "1 of 4 runs failed:\n  seed=1: its process died (killed, or out of memory?)\n" in ended.out
     assert sorted(hashes_of(tmp_path / SWEEP)) == ["seed=0", "seed=2", "seed=3"]
@@ -165,7 +169,7 @@ def test_the_answers_of_a_launch_are_those_of_its_jobs(sweep, tmp_path, monkeypa
     good, bad = found
     result = results_of(tmp_path / SWEEP)["optimizer.lr=0.005"]
     assert good.return_value == result["evaluation"]["return_mean"]
-    with pytest.raises(Exception, match="became|not finite"):
+    with pytest.raises(Exception, match=r"became|not finite"):
         _ = bad.return_value
 
 
