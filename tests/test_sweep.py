@@ -4,7 +4,9 @@ import io
 import itertools
 import json
 import os
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -154,6 +156,7 @@ def test_a_sweep_leaves_its_own_config_beside_the_jobs_and_nothing_elsewhere(swe
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     visible = {path.name for path in (tmp_path / "outputs" / "sweeps" / "s").iterdir() if not path.name.startswith(".")}
     assert visible >= {"seed=0", "seed=1", "multirun.yaml", "sweep.json"}
+    assert not (tmp_path / "outputs" / "sweeps" / "s" / ".progress").exists()
 
 
 @pytest.mark.parametrize(
@@ -187,10 +190,13 @@ def test_long_overrides_have_folders_of_their_own(sweep, tmp_path):  # noqa: F81
 
 
 def test_two_sweeps_of_one_second_have_two_folders(run, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("time.strftime", lambda *_: "same")
+    clock = SimpleNamespace(now=lambda: datetime(2020, 2, 3, 4, 5, 6))
+    monkeypatch.setattr("hydra.core.utils.datetime", clock)
     tiny = ("total_env_steps=1", "logging.tensorboard=false", "hydra.launcher.workers=1")
     assert [run("-m", *TINY, *tiny, "seed=1,2").code for _ in range(2)] == [0, 0]
-    assert len(list((tmp_path / "outputs" / "sweeps").iterdir())) == 2
+    names = [path.name for path in (tmp_path / "outputs" / "sweeps").iterdir()]
+    assert len(names) == 2
+    assert all(name.startswith("2020-02-03_04-05-06_") for name in names)
 
 
 # --- Composer equals Hydra --------------------------------------------------------------------------------------------
@@ -311,6 +317,11 @@ def test_plain_lines_name_the_best_setting(capsys):
     assert "best so far optimizer.lr=0.029, policy.hidden_sizes=[64,64]: median return 30.0" in line
 
 
+def test_the_plain_line_of_a_sweep_over_seeds_has_no_setting_to_name(capsys):
+    SweepDisplay("plain").close(SweepStatus(jobs=2, kept=0, returns={"": [1.0, 2.0]}))
+    assert capsys.readouterr().out.endswith(" left | median return 1.5\n")
+
+
 def test_the_drawn_display_fits_into_80_columns():
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(_drawn(STATUS))
@@ -333,7 +344,7 @@ def test_the_status_counts_what_is_through_and_what_workers_report(tmp_path):
     }
     status = status_of(jobs, 0, {task: jobs[2:]}, results, 0.0)
     assert (status.finished, status.running, status.failed) == (2, 1, 2)
-    assert (status.env_steps, status.total_env_steps) == (700, 3000)
+    assert (status.env_steps, status.total_env_steps) == (700, 3000 - 570)  # a failed run plays no more
     assert status.returns == {"": [10.0, 4.0, 8.0]}
 
 
@@ -374,6 +385,9 @@ def test_a_mistake_in_a_sweep_is_one_line_and_leaves_nothing(run, tmp_path, over
     assert list(tmp_path.iterdir()) == []
 
 
+TWO = "hydra.launcher.workers=2"  # counting cores would start `lscpu`
+
+
 def test_a_preview_says_what_would_be_done_and_does_none_of_it(run, tmp_path, monkeypatch):  # noqa: F811
     def refuse(*_arguments, **_named):
         raise AssertionError("a process was started")
@@ -382,7 +396,7 @@ def test_a_preview_says_what_would_be_done_and_does_none_of_it(run, tmp_path, mo
     monkeypatch.setattr("multiprocessing.process.BaseProcess.start", refuse)
     monkeypatch.setattr("os.fork", refuse)
     monkeypatch.setattr("pg_experiments.sweeps.preview.TRIAL_SECONDS", 0.05)
-    ended = run("-m", *TINY, "seed=range(3)", "policy.hidden_sizes=[8],[4]", "sweep.preview=true", "sweep.name=s")
+    ended = run("-m", *TINY, "seed=range(3)", "policy.hidden_sizes=[8],[4]", "sweep.preview=true", "sweep.name=s", TWO)
     assert (ended.code, ended.err) == (0, "")
     assert "preview of 6 jobs in outputs/sweeps/s; nothing is started" in ended.out
     for seed in range(3):

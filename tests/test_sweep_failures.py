@@ -111,7 +111,8 @@ def test_a_sweep_goes_on_without_failed_runs_and_names_them(sweep, tmp_path):  #
     expected = {str(seed): train([compose(*TINY, f"seed={seed}")])[0].parameters_sha256 for seed in range(3)}
     ended = sweep("seed=range(3)", "optimizer.lr=0.005,1e30", "hydra.launcher.workers=2")
     assert ended.code == 1
-    assert "Traceback" not in ended.out + ended.err
+    assert ended.err == ""
+    assert "Traceback" not in ended.out
     results = results_of(tmp_path / SWEEP)
     assert "\n3 of 6 runs failed:\n" in ended.out
     for seed in range(3):
@@ -175,7 +176,7 @@ def test_the_answers_of_a_launch_are_those_of_its_jobs(sweep, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_its_runs_are_trained_again(start, tmp_path):  # noqa: F811
-    tiny = (*TINY, "total_env_steps=60000", "sweep.name=s", "seed=range(4)", "hydra.launcher.workers=2")
+    tiny = (*TINY, "total_env_steps=20000", "sweep.name=s", "seed=range(4)", "hydra.launcher.workers=2")
     running = start(*tiny)
     running.wait_until(lambda: "iteration 1" in "".join(p.read_text() for p in (tmp_path / SWEEP).glob("*/train.log")))
     victim = running.workers[0]
@@ -183,7 +184,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_runs_are_trained_again(star
     assert running.end() == 0, running.err
     assert "a worker is lost" in running.out
     expected = {
-        f"seed={seed}": train([compose(*TINY, "total_env_steps=60000", f"seed={seed}")])[0].parameters_sha256
+        f"seed={seed}": train([compose(*TINY, "total_env_steps=20000", f"seed={seed}")])[0].parameters_sha256
         for seed in range(4)
     }
     assert hashes_of(tmp_path / SWEEP) == expected

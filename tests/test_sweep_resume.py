@@ -171,7 +171,7 @@ def begun(folder: Path) -> bool:
 
 @pytest.mark.slow
 def test_a_killed_launcher_leaves_no_process_and_the_same_command_completes_the_sweep(start, tmp_path):  # noqa: F811
-    arguments = (*LONG, "total_env_steps=60000")
+    arguments = (*LONG, "total_env_steps=20000")
     killed = start(*arguments)
     killed.wait_until(lambda: begun(tmp_path))
     assert len(killed.workers) == 2
@@ -180,7 +180,7 @@ def test_a_killed_launcher_leaves_no_process_and_the_same_command_completes_the_
     again = start(*arguments)
     assert again.end() == 0, again.err
     expected = {
-        f"seed={seed}": train([compose(*TINY, "total_env_steps=60000", f"seed={seed}")])[0].parameters_sha256
+        f"seed={seed}": train([compose(*TINY, "total_env_steps=20000", f"seed={seed}")])[0].parameters_sha256
         for seed in range(4)
     }
     assert hashes_of(tmp_path / SWEEP) == expected

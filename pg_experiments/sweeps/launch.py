@@ -1,5 +1,6 @@
 """The batched launcher: groups jobs, trains them as batches on workers, and gives every job its result."""
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,7 @@ def launch_jobs(jobs: Sequence[Job], settings: Mapping[str, Any], kept: int = 0)
         results = _Launch(jobs, backend, settings["retries"], kept).run(plan)
     finally:
         backend.close()
+        shutil.rmtree(_progress_folder(jobs[0]), ignore_errors=True)
     return [_job_return(job, results[job.number]) for job in jobs]
 
 
@@ -132,7 +134,7 @@ class _Launch:
         if not ready:
             return
         self.reports += 1
-        reports = Path(str(ready[0].node.hydra.sweep.dir)).resolve() / ".progress"
+        reports = _progress_folder(ready[0])
         reports.mkdir(exist_ok=True)
         task = Task([job.config for job in ready], [job.folder for job in ready], reports / f"{self.reports}.json")
         self.batches[task] = ready
@@ -194,6 +196,11 @@ class _Launch:
 
     def _status(self) -> SweepStatus:
         return status_of(self.jobs, self.kept, self.batches, self.results, self.begin)
+
+
+def _progress_folder(job: Job) -> Path:
+    """Where the workers say how far they are."""
+    return Path(str(job.node.hydra.sweep.dir)).resolve() / ".progress"
 
 
 def _job_return(job: Job, result: Mapping[str, Any]) -> JobReturn:

@@ -140,10 +140,7 @@ def _raise_for_failures(jobs: Sequence[Job], answers: Sequence[JobReturn]) -> No
     reasons = {}
     for job, answer in zip(jobs, answers, strict=True):
         if answer.status != JobStatus.COMPLETED:
-            try:
-                reasons[job.name] = str(answer.return_value)
-            except Exception as error:  # reading the value of a failed job raises what made it fail
-                reasons[job.name] = str(error)
+            reasons[job.name] = str(answer._return_value)  # `return_value` would print a line of Hydra's, and raise
     if reasons:
         print(f"\n{len(reasons)} of {len(jobs)} runs failed:")
         for name, reason in reasons.items():
