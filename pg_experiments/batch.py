@@ -97,7 +97,7 @@ class Batch:
         if self.baseline:
             self.baseline.load(state["baseline"])
         for generator, saved in zip(self.generators, state["generator"], strict=True):
-            generator.set_state(saved)
+            generator.set_state(saved.clone())  # torch reads from the beginning of the storage, not of the view
         self.env_steps = state["env_steps"].tolist()
         self.iterations = state["iterations"]
 

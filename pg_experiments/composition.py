@@ -217,7 +217,8 @@ def one_line(error: Exception, overrides: Sequence[str]) -> UserError:
         return ConfigError(error.override, None, "must be key=value, with balanced brackets and quotes")
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1]
-        value = next((item.partition("=")[2] for item in overrides if item.lstrip("+~").startswith(key)), None)
+        given = (item.lstrip("+~").partition("=") for item in overrides)
+        value = next((value for name, _, value in given if name == key), None)
         return ConfigError(key, value, f"there is no such key.{nearest(key, _known_keys(overrides))}")
     if found := re.search(r"Could not (?:override|delete from config)[. ]*'?([\w.@/]+)'?", text):
         return ConfigError(found[1], None, f"there is no such key or group.{nearest(found[1], GROUPS)}")

@@ -7,6 +7,7 @@ import torch
 from scipy.special import stdtrit  # Student's t quantile; scipy.stats would take half a second to import
 
 from pg_experiments.envs.interface import Env
+from pg_experiments.errors import first_line
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
@@ -55,6 +56,26 @@ def evaluate_policy(
         _summary(returns.double(), lengths.double())
         for returns, lengths in zip(outcome.episode_return, outcome.length, strict=True)
     ]
+
+
+def evaluate_each(
+    policy: Policy, parameters: Sequence[Parameters], env: Env, seeds: Sequence[int], episodes: int, dtype: torch.dtype
+) -> list[Evaluation | str]:
+    """Deterministic evaluations of runs that have left their batch, together; of a run that raises, what it raised.
+
+    Args:
+        parameters, seeds: one per run; its tensors have one row.
+    """
+    try:
+        together = {name: torch.cat([each[name] for each in parameters]) for name in parameters[0]}
+        return list(evaluate_policy(policy, together, env, seeds, episodes, dtype))
+    except Exception as error:  # of a user's environment
+        if len(seeds) == 1:
+            return [f"evaluation: {type(error).__name__}: {first_line(error)}"]
+        return [
+            evaluate_each(policy, [own], env, [seed], episodes, dtype)[0]
+            for own, seed in zip(parameters, seeds, strict=True)
+        ]
 
 
 def _summary(returns: torch.Tensor, lengths: torch.Tensor) -> Evaluation:

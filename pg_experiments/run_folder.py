@@ -53,7 +53,8 @@ class RunFolder:
 
     def log(self, text: str) -> None:
         """One entry of `train.log`, with the time."""
-        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
+        if not self._log.closed:  # an interruption may find a run that is through
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
 
     def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float]) -> None:
         """A row of `metrics.csv` and TensorBoard, and now and then a line of the log."""

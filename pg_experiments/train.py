@@ -109,8 +109,8 @@ def name_folders_by_what_varies(arguments: Sequence[str]) -> list[str]:
     if not flags.multirun:
         return list(arguments)
     parsed = OverridesParser.create().parse_overrides(flags.overrides)
-    kept = [item for item in parsed if item.is_sweep_override() or item.key_or_group == "seed"]
-    fixed = [item.key_or_group for item in parsed if item not in kept and not item.is_hydra_override()]
+    named = {item.key_or_group for item in parsed if item.is_sweep_override()} | {"seed"}
+    fixed = [item.key_or_group for item in parsed if item.key_or_group not in named and not item.is_hydra_override()]
     key = "hydra.job.config.override_dirname.exclude_keys"
     if not fixed or any(item.key_or_group == key for item in parsed):
         return list(arguments)

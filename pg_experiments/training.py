@@ -14,7 +14,7 @@ from pg_experiments.algorithms.reinforce import Iteration
 from pg_experiments.batch import Batch, State, parameters_of, rows_of, what_they_raise
 from pg_experiments.config import Config, config_sha256
 from pg_experiments.errors import UserError, first_line
-from pg_experiments.evaluation import Evaluation, evaluate_policy
+from pg_experiments.evaluation import Evaluation, evaluate_each
 from pg_experiments.memory import keep_freed_memory
 from pg_experiments.monitoring import broken_numbers, columns_of
 from pg_experiments.policies.module import PolicyModule
@@ -139,6 +139,7 @@ class _Training:
         state = self.batch.state()
         self.training_seconds += time.perf_counter() - begin
         self._record(iteration, state, errors, time.perf_counter() - begin)
+        self._save(state, errors)
         for row, run in enumerate(self.ids):
             if errors[row]:  # what it had before the numbers broke
                 self._finish(Ended(run, rows_of(self.good[1], [row])), "failed", errors[row])
@@ -147,7 +148,6 @@ class _Training:
             self.waiting_since = time.monotonic()
         self.good = (self.ids, state)
         self.waiting += [Ended(self.ids[row], rows_of(state, [row])) for row in completed]
-        self._save(state)
         self._keep([row for row, reason in enumerate(errors) if not reason and row not in completed])
         self._show(iteration)
 
@@ -187,13 +187,14 @@ class _Training:
     def _has_used_its_steps(self, row: int) -> bool:
         return self.batch.env_steps[row] >= self.batch.configs[row].total_env_steps
 
-    def _save(self, state: State) -> None:
-        """Checkpoint the runs, when it is time for it."""
+    def _save(self, state: State, errors: list[str | None]) -> None:
+        """Checkpoint the runs, when it is time for it; what prevents that is the run's error."""
         every = self.configs[0].checkpoint.every
         if self.folders and every and self.batch.iterations % every == 0:
             for row, run in enumerate(self.ids):
-                if run not in self.results:
-                    self.folders[run].save(rows_of(state, [row]))
+                if not errors[row]:
+                    folder, own = self.folders[run], rows_of(state, [row])
+                    errors[row] = problem_of(lambda: folder.save(own))  # noqa: B023 - called at once
 
     def _evaluate_the_waiting(self) -> None:
         """Evaluate and finish the runs that have ended, many at a time: together they cost little more than one."""
@@ -209,22 +210,9 @@ class _Training:
     def _evaluate(self, ended: Sequence[Ended]) -> list[Evaluation | str]:
         """The deterministic evaluation of each run, from random numbers of its own; what it raised, if it did."""
         states = [state["policy"]["parameters"] for _, state in ended]
-        config = self.configs[0]
-        try:
-            return list(
-                evaluate_policy(
-                    self.batch.parts.policy,
-                    {name: torch.cat([parameters[name] for parameters in states]) for name in states[0]},
-                    self.batch.parts.env,
-                    [self.configs[run].seed for run, _ in ended],
-                    config.evaluation.episodes,
-                    DTYPES[config.dtype],
-                )
-            )
-        except Exception as error:  # of a user's environment
-            if len(ended) == 1:
-                return [f"evaluation: {type(error).__name__}: {first_line(error)}"]
-            return [self._evaluate([one])[0] for one in ended]
+        seeds, config = [self.configs[run].seed for run, _ in ended], self.configs[0]
+        parts, episodes = self.batch.parts, config.evaluation.episodes
+        return evaluate_each(parts.policy, states, parts.env, seeds, episodes, DTYPES[config.dtype])
 
     def _finish(
         self,

@@ -34,6 +34,7 @@ FILES = {
     "checkpoints/last.pt",
     "metrics.csv",
     "result.json",
+    "train.log",
 }
 COLUMNS = [
     "iteration",
@@ -403,7 +404,8 @@ def test_every_job_of_a_sweep_is_the_run_alone(tmp_path):
     arguments = (*TINY, "total_env_steps=800")
     assert run_train(tmp_path, "-m", "seed=range(2)", *arguments) == 0
     folders = sorted(path.parent for path in (tmp_path / "outputs" / "sweeps").rglob("result.json"))
-    assert len(folders) == 2
+    assert [folder.name for folder in folders] == ["seed=0", "seed=1"]
+    assert len({folder.parent for folder in folders}) == 1
     for folder in folders:
         assert files_of(folder) == FILES
         assert len(events_of(folder)) == 1

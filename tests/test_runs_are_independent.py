@@ -548,7 +548,8 @@ MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's number
     ("algorithms/reinforce.py", "(entropy_coefficient > 0).any()"),  # whether to take a gradient that else is zero
     ("packing.py", "loss(leaves, block).sum()"),  # each run's loss has a gradient for its own parameters only
 }
-SOURCES = sorted(Path(pg_experiments.__file__).parent.rglob("*.py"))
+PACKAGE = Path(pg_experiments.__file__).parent
+SOURCES = sorted(set(PACKAGE.rglob("*.py")) - set(PACKAGE.glob("reports/*.py")))  # a report compares runs: its purpose
 
 
 def offences(name: str, source: str) -> list[str]:

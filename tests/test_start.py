@@ -29,8 +29,9 @@ STATUS = Status(
     iteration=12,
     env_steps=34_567,
     total_env_steps=1_000_000,
-    runs=1,
+    returns=[-1234.56],
     running=1,
+    failed=0,
     return_mean=-1234.56,
     entropy=1.234,
     env_steps_per_second=10_000.0,
@@ -188,7 +189,8 @@ def test_a_status_line_says_everything_and_of_how_many_runs():
         "iteration 12 | 34,567 of 1,000,000 env steps | return -1234.6 | entropy 1.23 nats | "
         "10,000 env steps/s | 1 min 37 s left"
     )
-    several = Status(**{**vars(STATUS), "runs": 20, "running": 7})
+    several = Status(**{**vars(STATUS), "returns": [-1234.56] * 20, "running": 7})
+    assert several.runs == 20
     assert several.line() == f"7 of 20 runs | {line}"
 
 

@@ -54,17 +54,18 @@ def test_an_interruption_while_a_run_leaves_mixes_up_no_runs(tmp_path, monkeypat
     with pytest.raises(Interrupted) as caught:
         train(configs(200, 100_000), [tmp_path / "0", tmp_path / "1"])
     first, second = caught.value.results
-    assert (first.status, second.status) == ("completed", "interrupted")
+    assert (first.status, second.status) == ("interrupted", "interrupted")  # the first one awaits its evaluation
+    assert first.evaluation is None
     assert first.parameters_sha256 == alone[0].parameters_sha256
     assert second.seed == 1
     assert second.parameters_sha256 == train(configs(200, second.env_steps)[1:])[0].parameters_sha256
 
 
 def test_an_interruption_in_the_final_evaluation_keeps_the_last_iteration(monkeypatch):
-    import pg_experiments.training as training
+    import pg_experiments.evaluation as evaluation
 
     whole = train(configs(200))[0]
-    monkeypatch.setattr(training, "evaluate_policy", after(0, KeyboardInterrupt(), training.evaluate_policy))
+    monkeypatch.setattr(evaluation, "evaluate_policy", after(0, KeyboardInterrupt(), evaluation.evaluate_policy))
     with pytest.raises(Interrupted) as caught:
         train(configs(200))
     (result,) = caught.value.results

@@ -91,6 +91,8 @@ def status_of(
             status.env_steps += result.get("env_steps", 0)
             status.failed += result["status"] == "failed"
             status.finished += result["status"] == "completed"
+            if result["status"] != "completed":  # what it has not played will not be played
+                status.total_env_steps -= job.config.total_env_steps - result.get("env_steps", 0)
             if result.get("evaluation"):
                 status.returns[job.setting].append(result["evaluation"]["return_mean"])
     for task, batch in running.items():
@@ -136,7 +138,8 @@ class SweepDisplay:
 
     def _text(self, status: SweepStatus) -> str:
         best = status.settings()[:1]
-        leader = f" | best so far {best[0][0] or 'return'}: median return {best[0][2]:.1f}" if best else ""
+        of = f"best so far {best[0][0]}: " if best and best[0][0] else ""
+        leader = f" | {of}median return {best[0][2]:.1f}" if best else ""
         return status.line() + leader
 
 

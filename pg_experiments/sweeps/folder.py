@@ -53,12 +53,12 @@ def check_unchanged(sweep_dir: Path, jobs: Sequence[Job], swept: Sequence[str]) 
     Raises:
         UserError: names the keys, and their values there and now.
     """
-    saved = {path.parent.parent: path for path in sorted(sweep_dir.glob("**/.hydra/config.yaml"))}
+    saved = {path.parent.parent: path for path in sorted(sweep_dir.resolve().glob("**/.hydra/config.yaml"))}
     if not saved or not jobs:
         return
     varying = tuple(f"{key}." for key in {*swept, *_recorded_keys(sweep_dir)})
     pairs: list[tuple[Path, Job, tuple[str, ...]]] = [
-        (saved[job.folder], job, ()) for job in jobs if job.folder in saved
+        (saved[job.folder], job, ()) for job in split_kept(sweep_dir, jobs)[1] if job.folder in saved
     ]
     if "experiment." not in varying:
         pairs.append((next(iter(saved.values())), jobs[0], varying))

@@ -98,7 +98,7 @@ class Composer:
             ConfigLoaderImpl._apply_overrides_to_config(
                 [override for override in parsed if _is_value(override)], composed
             )
-            lines = [str(override.input_line) for override in parsed]
+            lines = [str(override.input_line) for override in parsed if not override.is_hydra_override()]
             dirname = self._varied(parsed, [], self._separators.item_sep, self._separators.kv_sep)
             for root in {override.key_or_group.partition(".")[0] for override in parsed} & set(composed):
                 base[root] = composed._get_node(root)  # what ${...} in Hydra's node may point at
@@ -130,6 +130,7 @@ class Composer:
     def _varied(self, parsed: list[Override], without: Sequence[str], item_separator: str, key_separator: str) -> str:
         """The overrides that the sweep varies, in one line, as Hydra's `override_dirname`."""
         excluded = [*self._separators.exclude_keys, *without]
+        parsed = [override for override in parsed if not override.is_hydra_override()]
         return str(get_overrides_dirname(parsed, excluded, item_separator, key_separator))
 
 

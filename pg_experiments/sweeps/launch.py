@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from pg_experiments.errors import ConfigError, RunFailedError
+from pg_experiments.errors import ConfigError, RunFailedError, first_line
 from pg_experiments.sweeps.backends.interface import Backend, Results, WorkerDiedError, make_backend
 from pg_experiments.sweeps.display import SweepDisplay, SweepStatus, status_of
 from pg_experiments.sweeps.folder import clear, read_result
@@ -75,6 +75,7 @@ def launch_jobs(jobs: Sequence[Job], settings: Mapping[str, Any], kept: int = 0)
         results = _Launch(jobs, backend, settings["retries"], kept).run(plan)
     finally:
         backend.close()
+        shutil.rmtree(_progress_folder(jobs[0]), ignore_errors=True)
     return [_job_return(job, results[job.number]) for job in jobs]
 
 
@@ -95,7 +96,8 @@ class _Launch:
         self.retries = retries
         self.kept = kept
         self.results: dict[int, dict[str, Any]] = {}
-        self.deaths: dict[int, int] = {}
+        self.deaths: dict[int, int] = {}  # of workers that had only this run
+        self.stopping = False
         self.tasks: dict[Future[Results], Task] = {}
         self.batches: dict[Task, list[Job]] = {}
         self.reports = 0
@@ -116,7 +118,6 @@ class _Launch:
             raise
         finally:
             display.close(self._status())
-            shutil.rmtree(self._reports(), ignore_errors=True)
         return self.results
 
     def _start(self, batch: list[Job]) -> None:
@@ -133,15 +134,11 @@ class _Launch:
         if not ready:
             return
         self.reports += 1
-        reports = self._reports()
+        reports = _progress_folder(ready[0])
         reports.mkdir(exist_ok=True)
         task = Task([job.config for job in ready], [job.folder for job in ready], reports / f"{self.reports}.json")
         self.batches[task] = ready
         self.tasks[self.backend.submit(task)] = task
-
-    def _reports(self) -> Path:
-        """Where the workers write how far they are."""
-        return self.jobs[0].sweep_dir / ".progress"
 
     def _collect(self) -> list[list[Job]]:
         """Wait a moment for batches to end; what a dead worker left undone comes back, in smaller batches."""
@@ -159,32 +156,51 @@ class _Launch:
         return again
 
     def _after_death(self, batch: Sequence[Job], error: BaseException) -> list[list[Job]]:
-        """Keep what the dead worker had completed; the batches to try again."""
+        """Keep what the dead worker had completed; the batches to try again.
+
+        A batch comes back in halves: what was too large for the memory fits when it is smaller, and a run that kills
+        its worker is alone in the end. Only then its tries are counted, so that no other run fails with it.
+        """
         left = []
         for job in batch:
             result = read_result(job.folder)
-            self.deaths[job.number] = self.deaths.get(job.number, 0) + 1
-            if result and result["status"] in ("completed", "failed"):
+            if result and result.get("status") in ("completed", "failed"):
                 self.results[job.number] = result
-            elif not isinstance(error, WorkerDiedError) or self.deaths[job.number] > self.retries:
-                tries = f" ({self.deaths[job.number]} times)" if self.deaths[job.number] > 1 else ""
-                reason = str(error) if isinstance(error, WorkerDiedError) else f"{type(error).__name__}: {error}"
-                self.results[job.number] = {"status": "failed", "error": f"{reason}{tries}"}
+            elif self.stopping:
+                self.results[job.number] = result or {"status": "interrupted", "error": None}
+            elif not isinstance(error, WorkerDiedError):
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                self.results[job.number] = {"status": "failed", "error": reason}
             else:
                 left.append(job)
-        half = -(-len(left) // 2)  # a batch that was too large for the memory fits when it is smaller
+        if left and len(batch) == 1:
+            number = batch[0].number
+            self.deaths[number] = self.deaths.get(number, 0) + 1
+            if self.deaths[number] > self.retries:
+                tries = f" ({self.deaths[number]} times)" if self.deaths[number] > 1 else ""
+                self.results[number] = {"status": "failed", "error": f"{error}{tries}"}
+                return []
+        if left:
+            runs = f"its {len(left)} unfinished runs" if len(left) > 1 else left[0].name
+            print(f"a worker is lost: {error}; {runs} will be trained again", flush=True)
+        half = -(-len(left) // 2)
         return [part for part in (left[:half], left[half:]) if part]
 
     def _stop(self) -> None:
         """Let all workers save what they have; a second Ctrl-C leaves at once."""
         print("stopping: the runs save what they have; Ctrl-C again leaves at once", flush=True)
+        self.stopping = True
         self.backend.stop()
-        self.retries = 0
         while self.tasks:
             self._collect()
 
     def _status(self) -> SweepStatus:
         return status_of(self.jobs, self.kept, self.batches, self.results, self.begin)
+
+
+def _progress_folder(job: Job) -> Path:
+    """Where the workers say how far they are."""
+    return Path(str(job.node.hydra.sweep.dir)).resolve() / ".progress"
 
 
 def _job_return(job: Job, result: Mapping[str, Any]) -> JobReturn:

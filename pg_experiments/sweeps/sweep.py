@@ -1,7 +1,9 @@
 """The grid sweep: every job is checked before anything is made; what is complete is kept; the rest is launched."""
 
+import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -59,6 +61,7 @@ def sweep(
     sweep_dir.mkdir(parents=True, exist_ok=True)
     returns: list[list[JobReturn]] = []
     with locked(sweep_dir):
+        kept, missing = split_kept(sweep_dir, jobs)  # again: another process may have finished some in the meantime
         OmegaConf.save(master, sweep_dir / "multirun.yaml")
         record_sweep(sweep_dir, swept)
         if any(job.config.logging.tensorboard for job in missing):
@@ -76,7 +79,8 @@ def sweep(
                         clear(job.folder)
                     returns.append(list(launcher.launch([job.overrides for job in part], initial_job_idx=first)))
         except KeyboardInterrupt:
-            print(f"interrupted; the same command with hydra.sweep.dir={sweep_dir} finishes what is missing")
+            again = "" if master.sweep.name else f" with hydra.sweep.dir={sweep_dir}"
+            print(f"interrupted; the same command{again} finishes what is missing", flush=True)
             raise
         report(sweep_dir)
     _raise_for_failures(missing, [answer for launch in returns for answer in launch])
@@ -87,7 +91,7 @@ def check_jobs(context: HydraContext, master: DictConfig, overrides: Sequence[Ov
     """Compose every job of the grid, and build the parts of every structure among them.
 
     Raises:
-        UserError: when there is no job, two share a folder, or one cannot be used.
+        UserError: when there is no job, two share a folder or are equal, or one cannot be used.
     """
     for override in overrides:
         if override.is_sweep_override() and override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
@@ -101,12 +105,16 @@ def check_jobs(context: HydraContext, master: DictConfig, overrides: Sequence[Ov
     composer = Composer(context.config_loader, master)
     jobs = [composer(job, number) for number, job in enumerate(grid)]
     taken: dict[Path, Job] = {}
+    configs: dict[str, Job] = {}
     for job in jobs:
         if job.folder in taken:
             raise UserError(
                 f"{job.name}: jobs {taken[job.folder].number} and {job.number} of the sweep would share this folder; "
                 "give every job its own values (or its own hydra.sweep.subdir)"
             )
+        same = configs.setdefault(json.dumps(asdict(job.config), default=str), job)
+        if same is not job:
+            raise UserError(f"{job.name}: is the same run as {same.name} (jobs {same.number} and {job.number})")
         taken[job.folder] = job
     check_parts(jobs)
     return jobs

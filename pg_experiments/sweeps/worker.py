@@ -77,10 +77,26 @@ def failed(task: Task, reason: str) -> list[dict[str, Any]]:
     return [{"status": "failed", "error": reason, "seed": config.seed, "env_steps": 0} for config in task.configs]
 
 
+class _Interruption:
+    """What a worker process knows of Ctrl-C: whether it came, and whether there is a training that it should end."""
+
+    asked = False
+    training = False
+
+    @classmethod
+    def hear(cls, number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: another one would disturb the saving
+        cls.asked = True
+        if cls.training:
+            raise KeyboardInterrupt
+
+
 def prepare_process() -> None:
-    """Make a process of this machine a worker: deaf to the terminal's Ctrl-C, gone when the launcher is gone."""
+    """Make a process of this machine a worker: deaf to the terminal's Ctrl-C, gone when the launcher is gone.
+
+    It was started with SIGINT blocked (see `backends/processes.py`), so one that came in the meantime is heard now.
+    """
     os.setpgid(0, 0)  # the launcher passes Ctrl-C on, once
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -89,14 +105,18 @@ def prepare_process() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    signal.signal(signal.SIGINT, _Interruption.hear)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def train_in_process(task: Task) -> list[dict[str, Any]]:
     """`train_batch` in a worker process, where SIGINT is heard while it trains."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        _Interruption.training = True
+        if _Interruption.asked:
+            raise KeyboardInterrupt
         return train_batch(task)
     except KeyboardInterrupt:  # before the first iteration
         return [result | {"status": "interrupted", "error": None} for result in failed(task, "")]
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _Interruption.training = False

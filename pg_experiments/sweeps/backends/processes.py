@@ -1,6 +1,8 @@
 """Workers that are processes of this machine, each with one thread and one batch at a time."""
 
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -31,6 +33,7 @@ class Processes:
         self.workers = workers
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOADED)
+        _start_server()
         self._free = [self._pool() for _ in range(workers)]
         self._busy: list[ProcessPoolExecutor] = []
 
@@ -39,6 +42,11 @@ class Processes:
 
     def submit(self, task: Task) -> Future[Results]:
         pool = self._free.pop()
+        try:
+            inner = pool.submit(train_in_process, task)
+        except BrokenProcessPool:  # its process died while it was idle
+            pool = self._pool()
+            inner = pool.submit(train_in_process, task)
         self._busy.append(pool)
         outer: Future[Results] = Future()
         outer.set_running_or_notify_cancel()
@@ -57,7 +65,7 @@ class Processes:
             else:
                 outer.set_result(inner.result())
 
-        pool.submit(train_in_process, task).add_done_callback(ended)
+        inner.add_done_callback(ended)
         return outer
 
     def stop(self) -> None:
@@ -73,3 +81,16 @@ class Processes:
             for pid in list(pool._processes or {}):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
+
+
+def _start_server() -> None:
+    """Start the server that workers are forked from, with SIGINT blocked.
+
+    The workers inherit that: a Ctrl-C before they are ready to hear it waits, and neither kills them nor gets lost.
+    """
+    multiprocessing.resource_tracker.ensure_running()  # it would end the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
