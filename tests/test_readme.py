@@ -21,6 +21,7 @@ RUN_ELSEWHERE = (
     ". .venv",
     "python -m pip",
     "python -m pytest",
+    "python -m pg_experiments.report",  # tests/test_report.py
     "tensorboard",
 )  # CI itself, or a server
 

@@ -34,7 +34,8 @@ LIMIT = (50, "a reason")
 
 def job(number: int, *overrides: str) -> Job:
     config = compose(*TINY, *overrides)
-    return Job(number, ",".join(overrides), "", Path(str(number)), OmegaConf.create(), config)
+    name, empty = ",".join(overrides), OmegaConf.create()
+    return Job(number, name, "", Path(), Path(str(number)), list(overrides), name, empty, config, empty)
 
 
 @pytest.fixture(scope="module")
@@ -398,11 +399,11 @@ def test_a_preview_says_what_would_be_done_and_does_none_of_it(run, tmp_path, mo
     monkeypatch.setattr("pg_experiments.sweeps.preview.TRIAL_SECONDS", 0.05)
     ended = run("-m", *TINY, "seed=range(3)", "policy.hidden_sizes=[8],[4]", "sweep.preview=true", "sweep.name=s", TWO)
     assert (ended.code, ended.err) == (0, "")
-    assert "preview of 6 jobs in outputs/sweeps/s; nothing is started" in ended.out
+    assert "preview of a sweep of 6 in outputs/sweeps/s; nothing is started" in ended.out
     for seed in range(3):
         assert f"seed={seed}" in ended.out
     assert "6 jobs in 2 groups of equal structure (they differ in policy.hidden_sizes)" in ended.out
-    assert "group 0: 3 jobs such as " in ended.out
+    assert "group 0: 3 like " in ended.out
     assert "GB are available" in ended.out
     assert "estimated time: " in ended.out
     assert list(tmp_path.iterdir()) == []

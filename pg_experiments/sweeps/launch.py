@@ -200,7 +200,7 @@ class _Launch:
 
 def _progress_folder(job: Job) -> Path:
     """Where the workers say how far they are."""
-    return Path(str(job.node.hydra.sweep.dir)).resolve() / ".progress"
+    return job.sweep_dir / ".progress"
 
 
 def _job_return(job: Job, result: Mapping[str, Any]) -> JobReturn:
