@@ -55,7 +55,7 @@ def folder_name(text: str) -> str:
         >>> folder_name("optimizer.lr=0.001,seed=3")
         'optimizer.lr=0.001,seed=3'
         >>> folder_name("env.id=my/Env-v0")
-        'env.id=my_Env-v0_8f5a1bd8'
+        'env.id=my_Env-v0_6200099d'
     """
     plain = re.sub(r"[^\w.,=+@~-]", "_", text, flags=re.ASCII).lstrip(".")[:LONGEST_NAME]
     if plain == text:
