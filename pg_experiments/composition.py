@@ -20,7 +20,8 @@ from yaml import YAMLError
 from pg_experiments.config import COMMON_KEYS, GROUPS, SCHEMAS, Config, OptimizerConfig, check_values
 from pg_experiments.errors import ConfigError, UserError, nearest
 
-EXTRAS = {("hydra/launcher", "joblib"): "joblib", ("hydra/sweeper/sampler", "tpe"): "optuna"}
+EXTRAS = {("hydra/launcher", "joblib"): "joblib", ("hydra/sweeper", "optuna"): "optuna"}
+FREE = r"(?:\w+\.)+kwargs[.=]|hydra\.launcher\.(?:ray|submitit)\."  # where every key is handed on to another library
 LONGEST_NAME = 110  # characters of a job's folder, before the digest; file systems allow 255
 
 
@@ -197,8 +198,8 @@ def _refuse_added_keys(node: DictConfig, prefix: str = "") -> None:
 
 
 def free_keys(overrides: Sequence[str]) -> list[str]:
-    """Let `env.kwargs.mass=2` and `optimizer.kwargs.x=1` add keys without Hydra's `+`: any key is right there."""
-    return [re.sub(r"^((?:\w+\.)+kwargs[.=])", r"++\1", override) for override in overrides]
+    """Let `env.kwargs.mass=2` and `hydra.launcher.ray.address=auto` add keys without Hydra's `+`: any key is right."""
+    return [re.sub(rf"^({FREE})", r"++\1", override) for override in overrides]
 
 
 def one_line(error: Exception, overrides: Sequence[str]) -> UserError:

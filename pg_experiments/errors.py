@@ -21,6 +21,12 @@ class ConfigError(UserError):
         given = key if value is None else f"{key}={' '.join(str(value).split())}"
         super().__init__(f"{given}: {problem}")
         self.key = key
+        self._given = (key, value, problem)
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, str | None, str]]:
+        """For the way back from a worker: pickle would make it from its message alone."""
+        key, value, problem = self._given
+        return type(self), (key, None if value is None else str(value), problem)
 
 
 def first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,18 @@ def launch(
     seeds = list(master.sweep.tuning_seeds) if is_search(master) else []
     runs = with_seeds(job_overrides, seeds) if is_search(master) else [list(job) for job in job_overrides]
     composer = Composer(context.config_loader, master)
-    jobs = [composer(overrides, first_number * max(1, len(seeds)) + index) for index, overrides in enumerate(runs)]
+    first = first_number * max(1, len(seeds))
+    different = dict.fromkeys(tuple(overrides) for overrides in runs)  # a search may ask for the same trial twice
+    jobs = [composer(overrides, first + index) for index, overrides in enumerate(different)]
     check_parts(jobs)
-    answers = launch_jobs(jobs, settings)
+    answer_of = dict(zip(different, launch_jobs(jobs, settings), strict=True))
+    answers = [answer_of[tuple(overrides)] for overrides in runs]
     if not seeds:
         return answers
     each = len(seeds)
     return [
-        mean_of_seeds(trial, answers[index * each : (index + 1) * each]) for index, trial in enumerate(job_overrides)
+        mean_of_seeds(trial, seeds, answers[index * each : (index + 1) * each])
+        for index, trial in enumerate(job_overrides)
     ]
 
 
@@ -68,9 +73,10 @@ def launch_jobs(jobs: Sequence[Job], settings: Mapping[str, Any], kept: int = 0)
         UserError: before any work, when the launcher's settings cannot be used.
         KeyboardInterrupt: on Ctrl-C, when all workers have saved what they had.
     """
-    backend = make_backend(settings, len(jobs))
+    backend = make_backend(settings, len(jobs), jobs[0].sweep_dir)
     try:
-        plan = plan_for(jobs, settings, backend.workers)
+        plan = plan_for(jobs, settings, backend.spread, backend.per_machine)
+        plan = replace(plan, workers=min(backend.workers, len(plan.batches)))
         print(plan.line(), flush=True)
         results = _Launch(jobs, backend, settings["retries"], kept).run(plan)
     finally:
@@ -79,12 +85,12 @@ def launch_jobs(jobs: Sequence[Job], settings: Mapping[str, Any], kept: int = 0)
     return [_job_return(job, results[job.number]) for job in jobs]
 
 
-def plan_for(jobs: Sequence[Job], settings: Mapping[str, Any], workers: int) -> Plan:
-    """How the jobs would be spread over so many workers."""
+def plan_for(jobs: Sequence[Job], settings: Mapping[str, Any], workers: int, per_machine: int) -> Plan:
+    """How the jobs would be spread over so many workers, so many of which share the memory of a machine."""
     limit = settings["max_runs_per_batch"]
     groups = group_by_structure(jobs)
     given = [(limit, "hydra.launcher.max_runs_per_batch")] * len(groups) if limit else None
-    return make_plan(groups, workers, given or [batch_limit(group[0].config, workers) for group in groups])
+    return make_plan(groups, workers, given or [batch_limit(group[0].config, per_machine) for group in groups])
 
 
 class _Launch:

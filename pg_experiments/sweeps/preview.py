@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pg_experiments.batch import Batch
 from pg_experiments.progress import duration
-from pg_experiments.sweeps.backends.interface import worker_count
+from pg_experiments.sweeps.backends.interface import expected_workers
 from pg_experiments.sweeps.grouping import Plan
 from pg_experiments.sweeps.jobs import Job
 from pg_experiments.sweeps.launch import plan_for
@@ -37,7 +37,7 @@ def preview(sweep_dir: Path, kept: Sequence[Job], missing: Sequence[Job], settin
         console.print(f"  ... and {len(missing) - MOST_JOBS} more", markup=False)
     if settings is None or not missing:
         return
-    plan = plan_for(missing, settings, worker_count(settings, len(missing)))
+    plan = plan_for(missing, settings, *expected_workers(settings, len(missing)))
     console.print(plan.line(), markup=False)
     for number, group in enumerate(plan.groups):
         sizes = [len(batch) for batch in plan.batches if batch[0] in group]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from pg_experiments.errors import ConfigError
+from pg_experiments.errors import ConfigError, RunFailedError
 
 GRIDS = ("GridSweeper", "BasicSweeper")  # whose jobs are runs, each with the seed that it was given
 
@@ -35,14 +35,29 @@ def with_seeds(trials: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[li
     return [[*trial, f"seed={seed}"] for trial in trials for seed in seeds]
 
 
-def mean_of_seeds(trial: Sequence[str], answers: Sequence[JobReturn]) -> JobReturn:
+class FailedTrial(JobReturn):
+    """The answer of a trial that has no value; a sweeper reads the reason, which Hydra's own class would also print."""
+
+    @property
+    def return_value(self) -> float:
+        """Raises what made it fail."""
+        raise self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Exception) -> None:
+        self._return_value = value
+
+
+def mean_of_seeds(trial: Sequence[str], seeds: Sequence[int], answers: Sequence[JobReturn]) -> JobReturn:
     """The answer of a trial: the mean of its runs, or the failure of the first that failed."""
-    answer = JobReturn()
-    answer.overrides, answer.cfg, answer.hydra_cfg = list(trial), answers[0].cfg, answers[0].hydra_cfg
+    runs = zip(seeds, answers, strict=True)
+    seed, failed = next(((s, one) for s, one in runs if one.status != JobStatus.COMPLETED), (None, None))
+    answer = FailedTrial() if failed else JobReturn()
+    answer.overrides, answer.cfg = list(trial), answers[0].cfg
     answer.working_dir, answer.task_name = answers[0].working_dir, answers[0].task_name
-    failed = next((one for one in answers if one.status != JobStatus.COMPLETED), None)
     answer.status = failed.status if failed else JobStatus.COMPLETED
-    answer.return_value = (
-        failed._return_value if failed else sum(float(one.return_value) for one in answers) / len(answers)
-    )
+    if failed:
+        answer.return_value = RunFailedError(f"{' '.join(trial)} seed={seed}: {failed._return_value}")
+    else:
+        answer.return_value = sum(float(one.return_value) for one in answers) / len(answers)
     return answer

@@ -26,24 +26,27 @@ class Task:
         configs: of equal structure.
         folders: one per run, on a disk that launcher and worker share.
         report: file for the progress.
+        seconds: between two reports.
     """
 
     configs: list[Config]
     folders: list[Path]
     report: Path
+    seconds: float = REPORT_SECONDS
 
 
 class ReportingDisplay:
     """Writes every `Status` that is due into a file, for the launcher to show."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seconds: float = REPORT_SECONDS) -> None:
         self._path = path
+        self._seconds = seconds
         self._next = 0.0
 
     def show(self, status: Status) -> None:
         if time.monotonic() < self._next:
             return
-        self._next = time.monotonic() + REPORT_SECONDS
+        self._next = time.monotonic() + self._seconds
         temporary = self._path.with_suffix(".tmp")
         try:
             temporary.write_text(json.dumps(asdict(status)))
@@ -64,7 +67,7 @@ def train_batch(task: Task) -> list[dict[str, Any]]:
     from pg_experiments.training import Interrupted, train
 
     try:
-        results = train(task.configs, task.folders, ReportingDisplay(task.report))
+        results = train(task.configs, task.folders, ReportingDisplay(task.report, task.seconds))
     except Interrupted as interrupted:
         results = interrupted.results
     except UserError as error:  # such as a folder that cannot be written

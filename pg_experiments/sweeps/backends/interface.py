@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Future
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pg_experiments.errors import ConfigError, nearest
+from pg_experiments.sweeps.sizing import MOST_RUNS
 from pg_experiments.sweeps.worker import Task
 
 Results = list[dict[str, Any]]
 
 NAMES = ("processes", "ray", "submitit")
+EXTRAS = {"ray": "ray", "submitit": "slurm"}  # what a backend needs besides the package itself
 
 
 class WorkerDiedError(Exception):
@@ -21,10 +25,19 @@ class Backend(Protocol):
     """Trains batches of runs somewhere.
 
     Attributes:
-        workers: how many batches it trains at a time.
+        workers: how many batches it trains at a time; it may change.
+        spread: over how many workers jobs are spread, where there are enough of them.
+        per_machine: how many workers share the memory of one machine; other machines are taken to be like this one.
     """
 
-    workers: int
+    @property
+    def workers(self) -> int: ...
+
+    @property
+    def spread(self) -> int: ...
+
+    @property
+    def per_machine(self) -> int: ...
 
     def submit(self, task: Task) -> Future[Results]:
         """Train a batch; its future raises `WorkerDiedError` when the worker is lost. At most `workers` at a time."""
@@ -39,12 +52,13 @@ class Backend(Protocol):
         ...
 
 
-def make_backend(settings: Mapping[str, Any], jobs: int) -> Backend:
+def make_backend(settings: Mapping[str, Any], jobs: int, sweep_dir: Path) -> Backend:
     """The backend that `hydra.launcher` names.
 
     Args:
         settings: of the launcher.
         jobs: how many there are at most; more workers would have nothing to do.
+        sweep_dir: where the jobs' folders are.
 
     Raises:
         ConfigError: for an unknown name, a wrong number or an extra that is not installed.
@@ -54,7 +68,7 @@ def make_backend(settings: Mapping[str, Any], jobs: int) -> Backend:
     if name == "processes":
         from pg_experiments.sweeps.backends.processes import Processes
 
-        return Processes(worker_count(settings, jobs))
+        return Processes(expected_workers(settings, jobs)[0])
     if name == "ray":
         from pg_experiments.sweeps.backends.ray import Ray
 
@@ -62,7 +76,7 @@ def make_backend(settings: Mapping[str, Any], jobs: int) -> Backend:
     if name == "submitit":
         from pg_experiments.sweeps.backends.submitit import Submitit
 
-        return Submitit(workers, settings["submitit"])
+        return Submitit(workers, jobs, sweep_dir, settings["submitit"])
     raise AssertionError(name)
 
 
@@ -73,15 +87,25 @@ def check(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             "hydra.launcher.backend", name, f"must be one of {', '.join(NAMES)}.{nearest(str(name), NAMES)}"
         )
+    if name in EXTRAS and find_spec(name) is None:
+        raise ConfigError("hydra.launcher.backend", name, f"needs pip install 'pg_experiments[{EXTRAS[name]}]'")
     for key, least in (("workers", 1), ("max_runs_per_batch", 1), ("retries", 0)):
         if settings[key] is not None and settings[key] < least:
             raise ConfigError(f"hydra.launcher.{key}", settings[key], f"must be at least {least}")
 
 
-def worker_count(settings: Mapping[str, Any], jobs: int) -> int:
-    """Workers on this machine for so many jobs; of a cluster, what is configured or else one per job."""
-    if settings["backend"] == "processes":
-        from pg_experiments.sweeps.backends.processes import physical_cores
+def expected_workers(settings: Mapping[str, Any], jobs: int) -> tuple[int, int]:
+    """`spread` and `per_machine` of the backend, without starting it; of a cluster, a guess.
 
-        return min(settings["workers"] or physical_cores(), jobs)
-    return min(settings["workers"] or jobs, jobs)
+    Returns:
+        For `processes` what is true. Elsewhere `workers` as configured, or what a free cluster would give: on Ray a
+        worker per job, on Slurm batches as large as is useful.
+    """
+    from pg_experiments.sweeps.backends.processes import physical_cores
+
+    cores = physical_cores()
+    if settings["backend"] == "processes":
+        workers = min(settings["workers"] or cores, jobs)
+        return workers, workers
+    free = jobs if settings["backend"] == "ray" else -(-jobs // MOST_RUNS)
+    return min(settings["workers"] or free, jobs), cores

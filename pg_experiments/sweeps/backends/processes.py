@@ -30,7 +30,7 @@ class Processes:
     """
 
     def __init__(self, workers: int) -> None:
-        self.workers = workers
+        self.workers = self.spread = self.per_machine = workers
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOADED)
         _start_server()

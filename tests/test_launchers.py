@@ -1,0 +1,175 @@
+"""Hydra's own launchers and the Optuna sweeper, as real commands."""
+
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.core.config_store import ConfigStore
+from sweep_process import TINY, alone, hashes, results, sweep
+
+from pg_experiments.errors import ConfigError, UserError
+from pg_experiments.train import main
+
+GRID = ("optimizer.lr=0.001,0.01", "seed=0,1")
+NAMES = [f"optimizer.lr={lr},seed={seed}" for lr in ("0.001", "0.01") for seed in (0, 1)]
+DIVERGING = ("optimizer=sgd", "optimizer.lr=0.001,1e38")
+SEARCH = ("hydra/sweeper=optuna", "optimizer.lr=tag(log, interval(1e-4, 1e-1))", "hydra.sweeper.n_jobs=2")
+SEED_OF_SAMPLER = "hydra.sweeper.sampler.seed=5"
+
+launchers = pytest.mark.parametrize("launcher", ["basic", "joblib"])
+
+
+def needs(launcher: str) -> None:
+    if launcher == "joblib":
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
+
+
+@pytest.fixture
+def _optuna() -> None:
+    pytest.importorskip("optuna", reason="needs the extra optuna")
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra optuna")
+
+
+@pytest.mark.slow
+@launchers
+def test_folders_and_parameters_are_those_of_the_batched_launcher(launcher: str, tmp_path: Path) -> None:
+    needs(launcher)
+    for name in (launcher, "batched"):
+        (tmp_path / name).mkdir()
+        ended = sweep(tmp_path / name, *TINY, *GRID, f"hydra/launcher={name}", "logging.progress=none")
+        assert ended.returncode == 0, ended.stderr
+        assert list(results(tmp_path / name)) == NAMES
+    assert hashes(tmp_path / launcher) == hashes(tmp_path / "batched")
+    assert hashes(tmp_path / launcher)[NAMES[3]] == alone(*TINY, "optimizer.lr=0.01", "seed=1")
+
+
+@pytest.mark.slow
+@launchers
+def test_a_failed_run_is_named_and_the_exit_code_is_1(launcher: str, tmp_path: Path) -> None:
+    needs(launcher)
+    ended = sweep(tmp_path, *TINY, *DIVERGING, f"hydra/launcher={launcher}")
+    assert ended.returncode == 1
+    assert "1 of 2 runs failed:" in ended.stdout
+    assert "  optimizer.lr=1e+38: loss/policy became nan" in ended.stdout
+    assert "Traceback" not in ended.stderr
+    assert {name: result["status"] for name, result in results(tmp_path).items()} == {
+        "optimizer.lr=0.001": "completed",
+        "optimizer.lr=1e+38": "failed",
+    }
+
+
+@launchers
+@pytest.mark.parametrize(
+    ("mistake", "named"), [("optimizer.lrr=1,2", "optimizer.lrr=1"), ("optimizer.lr=0.1,-1", "optimizer.lr=-1")]
+)
+def test_a_mistake_is_found_before_there_is_a_folder(launcher: str, mistake: str, named: str, tmp_path: Path) -> None:
+    needs(launcher)
+    ended = sweep(tmp_path, *TINY, mistake, f"hydra/launcher={launcher}")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: {named}")
+    assert len(ended.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_survives_the_way_back_from_a_worker() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(ConfigError("optimizer.lr", -1, "must be positive")))
+    assert isinstance(error, UserError)
+    assert str(error) == "optimizer.lr=-1: must be positive"
+    assert error.key == "optimizer.lr"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_optuna")
+def test_a_trial_is_the_mean_over_the_tuning_seeds_and_a_batch_of_trials_one_program(tmp_path: Path) -> None:
+    ended = sweep(tmp_path, *TINY, *SEARCH, SEED_OF_SAMPLER, "hydra.sweeper.n_trials=4", "hydra.launcher.workers=1")
+    assert ended.returncode == 0, ended.stderr
+    found = results(tmp_path)
+    assert {result["runs_in_batch"] for result in found.values()} == {6}
+    trials: dict[str, dict[int, float]] = {}
+    for name, result in found.items():
+        rate = name.partition(",")[0].partition("=")[2]
+        trials.setdefault(rate, {})[result["seed"]] = result["evaluation"]["return_mean"]
+    assert len(trials) == 4
+    assert {tuple(sorted(seeds)) for seeds in trials.values()} == {(1000, 1001, 1002)}
+    best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+    means = {float(rate): statistics.mean(seeds.values()) for rate, seeds in trials.items()}
+    assert best["best_value"] == pytest.approx(max(means.values()), rel=1e-12)
+    assert means[best["best_params"]["optimizer.lr"]] == pytest.approx(best["best_value"], rel=1e-12)
+    name, result = next(iter(found.items()))
+    rate = name.partition(",")[0]
+    assert result["parameters_sha256"] == alone(*TINY, rate, f"seed={result['seed']}")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_optuna")
+def test_a_search_with_the_same_sampler_seed_is_the_same_also_when_it_is_stored(tmp_path: Path) -> None:
+    few = ("hydra.sweeper.n_trials=2", "sweep.tuning_seeds=[1000]", SEED_OF_SAMPLER)
+    (tmp_path / "stored").mkdir()
+    (tmp_path / "plain").mkdir()
+    stored = sweep(tmp_path / "stored", *TINY, *SEARCH, *few, "hydra.sweeper.storage=sqlite:///study.db")
+    plain = sweep(tmp_path / "plain", *TINY, *SEARCH, *few)
+    assert stored.returncode == plain.returncode == 0, stored.stderr + plain.stderr
+    assert (tmp_path / "stored" / "study.db").stat().st_size > 0
+    assert hashes(tmp_path / "stored") == hashes(tmp_path / "plain")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_optuna")
+def test_a_trial_that_diverges_is_a_failed_trial_and_the_search_goes_on(tmp_path: Path) -> None:
+    choice = "optimizer.lr=choice(1e-3,1e38)"
+    ended = sweep(
+        tmp_path, *TINY, "hydra/sweeper=optuna", "optimizer=sgd", choice, "hydra.sweeper.n_trials=6", SEED_OF_SAMPLER
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Failed experiment: optimizer.lr=1e+38,seed=1000: loss/policy became nan" in ended.stdout
+    assert "Traceback" not in ended.stderr
+    best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+    assert best["best_params"] == {"optimizer.lr": 1e-3}
+
+
+@pytest.mark.usefixtures("_optuna")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=3", "seed=3: a search trains every trial with the seeds of sweep.tuning_seeds"),
+        ("hydra.sweeper.direction=up", "hydra.sweeper.direction=up: must be one of maximize, minimize"),
+        ("hydra.sweeper.storage=nowhere", "hydra.sweeper.storage=nowhere: "),
+        ("hydra.sweeper.n_jobs=many", "hydra.sweeper.n_jobs=many: must be a whole number"),
+        ("sweep.tuning_seeds=[1,1]", "sweep.tuning_seeds=[1, 1]: must be one or more different seeds"),
+        ("policy=sofmax", "policy=sofmax: must be one of"),
+    ],
+)
+def test_a_mistake_in_a_search_is_one_line(override: str, message: str, tmp_path: Path) -> None:
+    ended = sweep(tmp_path, *TINY, *SEARCH, override)
+    assert ended.returncode == 2
+    (line,) = [line for line in ended.stderr.splitlines() if "A new study created" not in line]
+    assert line.startswith(f"error: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "extra"), [("sweeper", "optuna", "optuna"), ("launcher", "joblib", "joblib")]
+)
+def test_without_the_extra_the_error_names_the_command(
+    group: str,
+    name: str,
+    extra: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # stores what is installed
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"][group], f"{name}.yaml", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", "-m", *TINY, f"hydra/{group}={name}", "seed=0,1"])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    assert leaving.value.code == 2
+    expected = f"error: hydra/{group}={name}: needs pip install 'pg_experiments[{extra}]'\n"
+    assert capsys.readouterr().err == expected
