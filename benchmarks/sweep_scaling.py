@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hydra import initialize_config_dir
@@ -128,7 +128,7 @@ def _composed(folder: Path) -> tuple[float, list[Job]]:
 
 
 def _in(job: Job, folder: Path) -> Job:
-    return Job(job.number, job.name, job.setting, folder, job.node, job.config)
+    return replace(job, folder=folder)
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def test_a_node_that_dies_in_mid_sweep_loses_nothing(cluster: Any, tmp_path: Pat
         ended = finish(process)
     assert ended.returncode == 0, ended.stderr
     assert len(on_second) == 2
-    assert "a worker is gone (Ray: " in ended.stdout
+    assert "a worker is lost: Ray: " in ended.stdout
     assert "Raylet is terminated" not in ended.stdout + ended.stderr
     now = training_processes(tmp_path)
     assert not {now[name] for name in on_second} & set(dying)

@@ -50,7 +50,7 @@ def test_the_runs_of_a_job_that_is_killed_are_trained_again(tmp_path: Path) -> N
     finally:
         ended = finish(process)
     assert ended.returncode == 0, ended.stderr
-    assert "2 unfinished runs of it are trained again" in ended.stdout
+    assert "its 2 unfinished runs will be trained again" in ended.stdout
     assert training_processes(tmp_path)["seed=0"] != victim
     assert hashes(tmp_path) == {f"seed={seed}": alone(*longer, f"seed={seed}") for seed in range(4)}
 

@@ -50,11 +50,10 @@ def launch(
     answers = [answer_of[tuple(overrides)] for overrides in runs]
     if not seeds:
         return answers
-    each = len(seeds)
-    return [
-        mean_of_seeds(trial, seeds, answers[index * each : (index + 1) * each])
-        for index, trial in enumerate(job_overrides)
-    ]
+    name_of = {overrides: job.name for overrides, job in zip(different, jobs, strict=True)}
+    names, each = [name_of[tuple(overrides)] for overrides in runs], len(seeds)
+    parts = [slice(index * each, (index + 1) * each) for index in range(len(job_overrides))]
+    return [mean_of_seeds(trial, names[part], answers[part]) for trial, part in zip(job_overrides, parts, strict=True)]
 
 
 def launch_jobs(jobs: Sequence[Job], settings: Mapping[str, Any], kept: int = 0) -> list[JobReturn]:

@@ -48,16 +48,16 @@ class FailedTrial(JobReturn):
         self._return_value = value
 
 
-def mean_of_seeds(trial: Sequence[str], seeds: Sequence[int], answers: Sequence[JobReturn]) -> JobReturn:
-    """The answer of a trial: the mean of its runs, or the failure of the first that failed."""
-    runs = zip(seeds, answers, strict=True)
-    seed, failed = next(((s, one) for s, one in runs if one.status != JobStatus.COMPLETED), (None, None))
+def mean_of_seeds(trial: Sequence[str], names: Sequence[str], answers: Sequence[JobReturn]) -> JobReturn:
+    """The answer of a trial: the mean of its runs, one per seed, or the failure of the first that failed, by name."""
+    runs = zip(names, answers, strict=True)
+    name, failed = next(((name, one) for name, one in runs if one.status != JobStatus.COMPLETED), (None, None))
     answer = FailedTrial() if failed else JobReturn()
     answer.overrides, answer.cfg = list(trial), answers[0].cfg
     answer.working_dir, answer.task_name = answers[0].working_dir, answers[0].task_name
     answer.status = failed.status if failed else JobStatus.COMPLETED
     if failed:
-        answer.return_value = RunFailedError(f"{' '.join(trial)} seed={seed}: {failed._return_value}")
+        answer.return_value = RunFailedError(f"{name}: {failed._return_value}")
     else:
         answer.return_value = sum(float(one.return_value) for one in answers) / len(answers)
     return answer
