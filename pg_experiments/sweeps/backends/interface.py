@@ -103,9 +103,8 @@ def expected_workers(settings: Mapping[str, Any], jobs: int) -> tuple[int, int]:
     """
     from pg_experiments.sweeps.backends.processes import physical_cores
 
-    cores = physical_cores()
     if settings["backend"] == "processes":
-        workers = min(settings["workers"] or cores, jobs)
+        workers = min(settings["workers"] or physical_cores(), jobs)
         return workers, workers
     free = jobs if settings["backend"] == "ray" else -(-jobs // MOST_RUNS)
-    return min(settings["workers"] or free, jobs), cores
+    return min(settings["workers"] or free, jobs), physical_cores()
