@@ -95,7 +95,7 @@ def test_an_experiment_names_every_group_so_that_new_defaults_do_not_change_it(o
 
 def test_there_is_a_folder_for_every_group_and_no_other():
     folders = {path.name for path in conf_dir().iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, "experiment", "hydra"}  # hydra: options of Hydra's own groups
+    assert folders == {*GROUPS, "experiment"}
     assert set(SCHEMAS) == set(GROUPS)
     assert {field.name for field in fields(Config)} >= set(GROUPS)
 
