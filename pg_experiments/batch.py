@@ -12,6 +12,7 @@ from pg_experiments.errors import first_line
 from pg_experiments.optimizers import Learner
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
+from pg_experiments.rollout import Episodes, Rollout, Trajectory
 from pg_experiments.runs import DTYPES, build, num_envs, stack
 
 State = dict[str, Any]
@@ -20,10 +21,14 @@ State = dict[str, Any]
 class Batch:
     """Parts, learners, generators and counters of runs of equal structure. Row k of every tensor is run k.
 
+    Each run is in an iteration of its own: it plays its episodes while others play theirs, and learns together with
+    those that have finished at about the same time.
+
     Attributes:
-        configs: of the rows; a run that leaves takes its row along.
-        env_steps: played so far, per row.
-        iterations: done by every row.
+        configs: of the runs.
+        active: the runs that go on; the others have ended, and keep their row.
+        env_steps: of the iterations that a run has completed.
+        iterations: that a run has completed.
     """
 
     def __init__(self, configs: Sequence[Config], state: State | None = None) -> None:
@@ -35,85 +40,102 @@ class Batch:
         first = [generator_for(config.seed, "parameters") for config in configs]
         self.policy = Learner(self.parts.optimizer, self.parts.policy.init(first, dtype))
         self.baseline = self.parts.baseline.init(first, dtype)
-        self.generators = [generator_for(config.seed, "rollout") for config in configs]
+        self.generators = {run: generator_for(config.seed, "rollout") for run, config in enumerate(configs)}
+        self.active = list(range(len(configs)))
         self.env_steps = [0] * len(configs)
-        self.iterations = 0
+        self.iterations = [0] * len(configs)
+        self._rollout = Rollout(self.parts.policy, self.parts.env, len(configs), self.num_envs, dtype)
         if state is not None:
             self._load(state)
+        self._before = {run: generator.get_state() for run, generator in self.generators.items()}
 
     @property
     def num_envs(self) -> int:
         """Copies of the environment per run, and so episodes per iteration."""
         return num_envs(self.configs[0])
 
-    def iterate(self) -> Iteration:
-        """One iteration of the algorithm for all rows."""
-        played = torch.tensor(self.env_steps, dtype=torch.float64)
-        iteration = self.parts.algorithm.iterate(
-            self.parts.policy,
-            self.policy,
-            self.parts.baseline,
-            self.baseline,
-            self.parts.env,
-            self.generators,
-            self.num_envs,
-            played / self.runs.numbers["total_env_steps"],
-        )
-        self.env_steps = [before + now for before, now in zip(self.env_steps, iteration.env_steps, strict=True)]
-        self.iterations += 1
+    def iterate(self) -> tuple[list[int], Iteration]:
+        """Play on until an iteration of some runs is complete.
+
+        Returns:
+            These runs in ascending order, and what each of them did in its iteration.
+        """
+        rollout = self._rollout
+        waiting = [run for run in self.active if run not in rollout.playing and run not in rollout.finished]
+        parameters = {name: parameter[waiting] for name, parameter in self.policy.parameters.items()}
+        rollout.begin(waiting, parameters, self.generators)
+        while not rollout.enough:
+            rollout.play()
+        runs, episodes, trajectory = rollout.take()
+        assert trajectory is not None
+        return runs, self._learn(runs, episodes, trajectory)
+
+    def _learn(self, runs: Sequence[int], episodes: Episodes, trajectory: Trajectory) -> Iteration:
+        """Let some runs learn from their episodes. Only when all went well it changes anything."""
+        rows = torch.tensor(runs)
+        own = self.runs.select(rows)
+        parts = build(own, self.parts.env)
+        policy = self.policy.select(rows)
+        baseline = self.baseline.select(rows) if self.baseline else None
+        played = torch.tensor([self.env_steps[run] for run in runs], dtype=torch.float64)
+        progress = played / own.numbers["total_env_steps"]
+        iteration = parts.algorithm.learn(parts.policy, policy, parts.baseline, baseline, episodes, trajectory, progress)
+        self.policy.put(rows, policy)
+        if self.baseline and baseline:
+            self.baseline.put(rows, baseline)
+        for run, env_steps in zip(runs, iteration.env_steps, strict=True):
+            self.env_steps[run] += env_steps
+            self.iterations[run] += 1
+            self._before[run] = self.generators[run].get_state()
         return iteration
 
-    def finite(self) -> list[bool]:
-        """Per row, whether every parameter of policy and baseline is a finite number."""
+    def end(self, run: int) -> None:
+        """Let a run not go on, whose last iteration is complete."""
+        self.active.remove(run)
+
+    def finite(self, runs: Sequence[int]) -> list[bool]:
+        """Whether every parameter of policy and baseline is a finite number, for each of the given runs."""
         learners = [self.policy, self.baseline] if self.baseline else [self.policy]
         flags = [
-            parameter.flatten(1).isfinite().all(1) for learner in learners for parameter in learner.parameters.values()
+            parameter.flatten(1)[list(runs)].isfinite().all(1)
+            for learner in learners
+            for parameter in learner.parameters.values()
         ]
         return torch.stack(flags).all(0).tolist()
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Let all other rows leave."""
-        index = torch.tensor(rows)
-        self.configs = [self.configs[row] for row in rows]
-        self.generators = [self.generators[row] for row in rows]
-        self.env_steps = [self.env_steps[row] for row in rows]
-        self.runs = self.runs.select(index)
-        self.parts = build(self.runs, self.parts.env)
-        self.policy = self.policy.select(index)
-        self.baseline = self.baseline.select(index) if self.baseline else None
-
     def state(self) -> State:
-        """A copy of everything that training changes."""
+        """A copy of everything that training changes: each run as it was at the end of its last complete iteration."""
         return {
             "policy": self.policy.state(),
             "baseline": self.baseline.state() if self.baseline else None,
-            "generator": torch.stack([generator.get_state() for generator in self.generators]),
+            "generator": torch.stack([self._before[run] for run in self.generators]),
             "env_steps": torch.tensor(self.env_steps),
-            "iterations": self.iterations,
+            "iterations": torch.tensor(self.iterations),
         }
 
     def _load(self, state: State) -> None:
-        self.policy.load(state["policy"])
+        rows = torch.arange(len(self.configs))
+        self.policy.load(rows, state["policy"])
         if self.baseline:
-            self.baseline.load(state["baseline"])
-        for generator, saved in zip(self.generators, state["generator"], strict=True):
-            generator.set_state(saved.clone())  # torch reads from the beginning of the storage, not of the view
+            self.baseline.load(rows, state["baseline"])
+        for run, saved in enumerate(state["generator"]):
+            self.generators[run].set_state(saved.clone())  # torch reads from the beginning of the storage
         self.env_steps = state["env_steps"].tolist()
-        self.iterations = state["iterations"]
+        self.iterations = state["iterations"].tolist()
 
 
-def what_they_raise(configs: Sequence[Config], state: State) -> list[str | None]:
+def what_they_raise(configs: Sequence[Config], states: Sequence[State]) -> list[str | None]:
     """Per run, what it raises when it plays its next iteration alone; None when it raises nothing.
 
     A run alone does what it does in a batch, so this finds the run whose part raised there.
 
     Args:
-        configs, state: of the runs, before that iteration.
+        configs, states: of the runs, before that iteration.
     """
     reasons: list[str | None] = []
-    for row, config in enumerate(configs):
+    for config, state in zip(configs, states, strict=True):
         try:
-            Batch([config], rows_of(state, [row])).iterate()
+            Batch([config], state).iterate()
             reasons.append(None)
         except Exception as error:  # of a user's part: any kind
             reasons.append(f"{type(error).__name__}: {first_line(error)}")
@@ -123,10 +145,20 @@ def what_they_raise(configs: Sequence[Config], state: State) -> list[str | None]
 def rows_of(state: Any, rows: Sequence[int]) -> Any:
     """Some rows of what `Batch.state` gave, copied; with one row, tensors are `[1, ...]`: what a checkpoint holds."""
     if isinstance(state, Tensor):
-        return state[list(rows)] if state.ndim else state.clone()
+        return state[list(rows)]
     if isinstance(state, dict):
         return {key: rows_of(value, rows) for key, value in state.items()}
     return state
+
+
+def joined(states: Sequence[Any]) -> Any:
+    """The states of some runs in one, in their order: what `rows_of` takes apart."""
+    first = states[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(states))
+    if isinstance(first, dict):
+        return {key: joined([state[key] for state in states]) for key in first}
+    return first
 
 
 def parameters_of(state: State) -> Parameters:

@@ -1,16 +1,17 @@
 """What is read off an iteration: the columns of a run's records, and numbers that are no longer finite."""
 
 import math
+from collections.abc import Sequence
 
 from pg_experiments.algorithms.reinforce import Iteration
 
 
-def columns_of(iteration: Iteration, seconds: float) -> dict[str, list[float]]:
+def columns_of(iteration: Iteration, seconds: Sequence[float]) -> dict[str, list[float]]:
     """Per tag of `metrics.csv` and TensorBoard one number per run.
 
     Args:
         iteration: what was played and learned.
-        seconds: that it took.
+        seconds: that it took each run.
     """
     returns, lengths = iteration.episodes
     return {
@@ -18,7 +19,7 @@ def columns_of(iteration: Iteration, seconds: float) -> dict[str, list[float]]:
         "episode/return_std": returns.std(1, correction=0).tolist(),
         "episode/length_mean": lengths.double().mean(1).tolist(),
         **{tag: values.tolist() for tag, values in iteration.metrics.items()},
-        "time/env_steps_per_second": [count / seconds for count in iteration.env_steps],
+        "time/env_steps_per_second": [count / own for count, own in zip(iteration.env_steps, seconds, strict=True)],
     }
 
 

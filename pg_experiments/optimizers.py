@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,18 +122,21 @@ class OptimizerSettings:
         return f"{self.torch_class.__module__}.{self.torch_class.__qualname__}"
 
 
-def copy(value: Any) -> Any:
-    """A tensor's clone; plain numbers are copies already."""
-    return value.clone() if isinstance(value, Tensor) else value
-
-
 class Learner:
-    """The parameters of a batch of runs and the torch optimizer that changes them."""
+    """The parameters of a batch of runs and what a torch optimizer keeps of each of them.
+
+    Attributes:
+        parameters: changed in place.
+        steps: done so far, per run: runs learn at different times.
+    """
 
     def __init__(self, settings: OptimizerSettings, parameters: Parameters) -> None:
         self.settings = settings
         self.parameters = parameters
-        self._optimizer = settings._make(list(parameters.values()), 1.0)
+        self.steps = [0] * len(settings.lr)
+        # by parameter and key: what torch keeps of each element, `[runs, ...]`, and what it keeps of a run, `[runs]`
+        self._elements: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
+        self._numbers: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
 
     def step(
         self, gradients: Parameters, progress: Float[Tensor, " runs"]
@@ -150,48 +153,80 @@ class Learner:
         Returns:
             The gradient norm before the limit, and the learning rate that was used.
         """
-        names = list(self.parameters)
-        norm = torch.stack([gradients[name].flatten(1).square().sum(1) for name in names]).cumsum(0)[-1].sqrt()
+        norm = torch.stack([part.flatten(1).square().sum(1) for part in gradients.values()]).cumsum(0)[-1].sqrt()
         limit = self.settings.max_gradient_norm.to(norm.dtype)
         scale = torch.where(norm > limit, limit / norm, 1.0)
         factors = [schedule_factor(self.settings.schedule, value) for value in progress.tolist()]
         lr = self.settings.lr.to(norm.dtype) * torch.tensor(factors, dtype=norm.dtype)
-        old = {name: self.parameters[name].clone() for name in names}
-        for name in names:
-            self.parameters[name].grad = gradients[name] * per_run(scale, gradients[name])
-        _step(self._optimizer)
-        for name in names:
-            parameter = self.parameters[name]
-            parameter.grad = None
-            step = parameter.sub_(old[name]).mul_(per_run(lr, parameter))
-            torch.add(old[name], step, out=parameter)
+        scaled = {name: part * per_run(scale, part) for name, part in gradients.items()}
+        groups: dict[int, list[int]] = {}  # torch's optimizers count the steps of a tensor, all of its runs as one
+        for run, steps in enumerate(self.steps):
+            groups.setdefault(steps, []).append(run)
+        for runs in groups.values():
+            self._step(runs, scaled, lr)
         return norm, lr
 
+    def _step(self, runs: Sequence[int], gradients: Parameters, lr: Float[Tensor, " runs"]) -> None:
+        """One step of runs that have done equally many."""
+        rows: Any = torch.tensor(runs) if len(runs) < len(self.steps) else slice(None)
+        stepped = {name: parameter[rows].clone() for name, parameter in self.parameters.items()}
+        optimizer = self.settings._make(list(stepped.values()), 1.0)
+        for name, parameter in stepped.items():
+            parameter.grad = gradients[name][rows]
+            if self.steps[runs[0]]:
+                numbers = {key: value[runs[0]].clone() for key, value in self._numbers[name].items()}
+                optimizer.state[parameter] = numbers | {key: part[rows] for key, part in self._elements[name].items()}
+        _step(optimizer)
+        for name, parameter in stepped.items():
+            for key, value in optimizer.state[parameter].items():
+                self._keep(name, key, value, parameter, rows)
+            old = self.parameters[name][rows]
+            self.parameters[name][rows] = old + parameter.sub_(old).mul_(per_run(lr[rows], parameter))
+        for run in runs:
+            self.steps[run] += 1
+
+    def _keep(self, name: str, key: str, value: Any, parameter: Tensor, rows: Any) -> None:
+        """Put one entry of the optimizer's state where it belongs."""
+        if not isinstance(value, Tensor):
+            return  # None: such as the momentum of an SGD without one
+        whole = self.parameters[name]
+        if value.shape == parameter.shape:
+            kept = self._elements[name].setdefault(key, torch.zeros_like(whole, dtype=value.dtype))
+        else:
+            kept = self._numbers[name].setdefault(key, torch.zeros(len(whole), dtype=value.dtype))
+        kept[rows] = value
+
     def select(self, rows: Int64[Tensor, " rows"]) -> "Learner":
-        """Keep the given runs only."""
-        runs = len(self.settings.lr)
-        chosen = Learner(
-            self.settings.select(rows), {name: parameter[rows] for name, parameter in self.parameters.items()}
-        )
-        for name, parameter in self.parameters.items():
-            chosen._optimizer.state[chosen.parameters[name]] = {
-                key: value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == runs else copy(value)
-                for key, value in self._optimizer.state[parameter].items()
-            }
+        """A copy with the given runs only."""
+        chosen = Learner(self.settings.select(rows), {name: part[rows] for name, part in self.parameters.items()})
+        chosen.steps = [self.steps[row] for row in rows.tolist()]
+        for own, theirs in ((self._elements, chosen._elements), (self._numbers, chosen._numbers)):
+            for name, parts in own.items():
+                theirs[name] = {key: part[rows] for key, part in parts.items()}
         return chosen
 
+    def put(self, rows: Int64[Tensor, " rows"], learner: "Learner") -> None:
+        """Take what a learner of the given runs has learned."""
+        self.load(rows, learner.state())
+
     def state(self) -> dict[str, Any]:
-        """A copy of everything, as tensors and plain numbers."""
+        """A copy of everything, as tensors whose rows are the runs."""
         return {
             "parameters": {name: parameter.clone() for name, parameter in self.parameters.items()},
-            "optimizer": {
-                name: {key: copy(value) for key, value in self._optimizer.state[parameter].items()}
-                for name, parameter in self.parameters.items()
+            "steps": torch.tensor(self.steps),
+            **{
+                kind: {name: {key: part.clone() for key, part in parts.items()} for name, parts in kept.items()}
+                for kind, kept in (("elements", self._elements), ("numbers", self._numbers))
             },
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+    def load(self, rows: Int64[Tensor, " rows"], state: Mapping[str, Any]) -> None:
+        """Let the given runs go on from what `state` gave of them."""
+        for row, steps in zip(rows.tolist(), state["steps"].tolist(), strict=True):
+            self.steps[row] = steps
         for name, parameter in self.parameters.items():
-            parameter.copy_(state["parameters"][name])
-            self._optimizer.state[parameter] = {key: copy(value) for key, value in state["optimizer"][name].items()}
+            parameter[rows] = state["parameters"][name]
+            for kind, kept in (("elements", self._elements), ("numbers", self._numbers)):
+                for key, part in state[kind][name].items():
+                    whole = torch.zeros(len(parameter), *part.shape[1:], dtype=part.dtype)
+                    kept[name].setdefault(key, whole)[rows] = part

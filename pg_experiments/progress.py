@@ -19,11 +19,11 @@ class Status:
     """Where a batch of runs is.
 
     Attributes:
-        iteration: of the batch.
+        iteration: that half of the runs have completed.
         env_steps, total_env_steps: of all runs together.
         returns: per run of the batch, the latest mean episode return; NaN before the first.
         running, failed: how many runs still train, and how many have failed.
-        return_mean: mean episode return of the iteration, over the running runs.
+        return_mean: mean episode return of the latest iteration, over the runs that it was of.
         entropy: of the policies, nats per action.
         env_steps_per_second: of all runs together, since the start.
     """

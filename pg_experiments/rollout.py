@@ -1,7 +1,7 @@
-"""Rollouts: policy and environment playing whole episodes, all copies of all runs at once."""
+"""Rollouts: policies and environments playing whole episodes, all copies of many runs at once, each at its own pace."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64, Num
@@ -11,8 +11,10 @@ from pg_experiments.envs.interface import Env
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 
-CHUNK = 64  # steps whose noise is drawn at a time; finished runs leave between chunks
+WINDOW = 16  # steps between two moments at which runs begin and leave; a divisor of CHUNK
+CHUNK = 64  # steps whose noise a run draws at a time
 LOOK_EVERY = 8  # steps between two looks whether any copy is still playing
+ENOUGH = 0.25  # of the runs have played their episodes: time to learn, while the others stay where they are
 
 
 class Trajectory(NamedTuple):
@@ -38,7 +40,175 @@ class Episodes(NamedTuple):
     length: Int64[Tensor, "runs envs"]
 
 
-@torch.no_grad()
+class Rollout:
+    """Episodes in progress: each run plays exactly one episode in every copy, and then waits to be taken.
+
+    Taking each copy's one episode, rather than the first N that finish, favours no short ones. Runs begin and leave
+    between windows of 16 steps, whenever they like: a run with long episodes holds up no other, and the steps of all
+    are computed together. Each run's generator gives, in this order, the noise of its resets and then, chunk by chunk
+    of 64 steps until all of its copies have finished, the noise of its actions: nothing depends on the other runs.
+
+    Args:
+        policy, env: of the batch of runs.
+        runs: how many there can be; they are called by their numbers from 0.
+        num_envs: copies per run.
+        dtype: of all real numbers.
+        deterministic: play the mode of the policy instead of a sample (the same noise is drawn).
+        record: keep the trajectories.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        env: Env,
+        runs: int,
+        num_envs: int,
+        dtype: torch.dtype,
+        *,
+        deterministic: bool = False,
+        record: bool = True,
+    ) -> None:
+        self._policy, self._env, self._num_envs, self._dtype = policy, env, num_envs, dtype
+        self._deterministic, self._record = deterministic, record
+        self.playing: list[int] = []
+        self.finished: list[int] = []
+        self._generators: dict[int, Generator] = {}
+        self._noise: dict[int, Tensor] = {}
+        self._steps = [0] * runs
+        self._return = torch.zeros(runs, num_envs, dtype=dtype)
+        self._length = torch.zeros(runs, num_envs, dtype=torch.long)
+        self._grid: list[Tensor] = []  # the fields of `Trajectory`, `[runs, steps, envs, ...]`
+        # of the runs that play, in the order of `playing`:
+        self._parameters: Parameters = {}
+        self._state: Any = None
+        self._observation = self._running = torch.empty(0)
+
+    def begin(self, runs: Sequence[int], parameters: Parameters, generators: Mapping[int, Generator]) -> None:
+        """Reset all copies of some runs.
+
+        Args:
+            runs: that neither play nor wait.
+            parameters: of the policies of these runs, which must not change until they have finished.
+            generators: one per run.
+        """
+        if not runs:
+            return
+        size = self._env.spec.reset_noise_size
+        noise = [torch.rand(self._num_envs, size, generator=generators[run], dtype=self._dtype) for run in runs]
+        state, observation = self._env.reset(torch.stack(noise))
+        running = torch.ones(len(runs), self._num_envs, dtype=torch.bool)
+        if self.playing:
+            parameters = {name: torch.cat([own, parameters[name]]) for name, own in self._parameters.items()}
+            state = self._env.join([self._state, state])
+            observation = torch.cat([self._observation, observation])
+            running = torch.cat([self._running, running])
+        self._parameters, self._state, self._observation, self._running = parameters, state, observation, running
+        self._act = self._policy.actor(parameters)
+        self.playing += runs
+        index = torch.tensor(runs)
+        self._return[index], self._length[index] = 0, 0
+        for run in runs:
+            self._generators[run], self._steps[run] = generators[run], 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many runs have finished that it pays to take them."""
+        return len(self.finished) >= ENOUGH * (len(self.finished) + len(self.playing))
+
+    @torch.no_grad()
+    def play(self) -> None:
+        """Play one window of steps with every run that plays."""
+        policy, env, act = self._policy, self._env, self._act
+        limit = env.spec.max_episode_steps
+        left = [limit - self._steps[run] for run in self.playing]
+        window = min(WINDOW, max(left))
+        ends = torch.tensor(left)[:, None] == torch.arange(1, window + 1) if min(left) <= window else None
+        noise = torch.stack([self._noise_of(run) for run in self.playing], 1)
+        state, observation, running = self._state, self._observation, self._running
+        played: list[tuple[Tensor, ...]] = []
+        for step, noise_now in enumerate(noise[:window].unbind(0)):
+            distribution = act(observation)
+            action = distribution.mode() if self._deterministic else distribution.sample(noise_now)
+            after = env.step(state, policy.env_action(action), running)
+            truncated = after.truncated if ends is None else after.truncated | ends[:, step, None]
+            seen = observation if self._record else observation[..., :0]
+            played.append((seen, action, after.reward, after.terminated, truncated, running))
+            state, observation = after.state, after.observation
+            running = running > (after.terminated | truncated)
+            if (step + 1) % LOOK_EVERY == 0 and not running.any():
+                break
+        self._state, self._observation, self._running = state, observation, running
+        self._keep([torch.stack(part, 1) for part in zip(*played, strict=True)])
+        for run in self.playing:
+            self._steps[run] += len(played)
+        self._let_leave()
+
+    def take(self) -> tuple[list[int], Episodes, Trajectory | None]:
+        """The runs that have finished, in ascending order; their outcomes, and their trajectories."""
+        runs, self.finished = sorted(self.finished), []
+        index = torch.tensor(runs)
+        episodes = Episodes(self._return[index], self._length[index])
+        if not self._record:
+            return runs, episodes, None
+        own = torch.tensor([self._steps[run] for run in runs])
+        steps = int(own.max())
+        observation, action, reward, terminated, truncated, running = (part[index, :steps] for part in self._grid)
+        running &= (torch.arange(steps) < own[:, None])[..., None]  # what is behind is left from longer episodes
+        terminated &= running
+        truncated = truncated & running & ~terminated
+        reward = torch.where(running, reward, 0.0)
+        return runs, episodes, Trajectory(observation, action, reward, terminated, truncated, running)
+
+    def _noise_of(self, run: int) -> Float[Tensor, "steps envs *noise"]:
+        """For the next window of a run."""
+        place = self._steps[run] % CHUNK
+        if place == 0:
+            shape = (CHUNK, self._num_envs)
+            self._noise[run] = self._policy.draw_noise(self._generators[run], shape, self._dtype)
+        return self._noise[run][place : place + WINDOW]
+
+    def _keep(self, parts: Sequence[Tensor]) -> None:
+        """Add a window's rewards and steps, and record it."""
+        reward, running = parts[2], parts[-1]
+        index = torch.tensor(self.playing)
+        # a running sum adds the zeros after a run's last episode one by one, however many they are
+        self._return[index] += torch.where(running, reward, 0.0).cumsum(1)[:, -1]
+        self._length[index] += running.sum(1)
+        if not self._record:
+            return
+        first = torch.tensor([self._steps[run] for run in self.playing])
+        steps = parts[0].shape[1]
+        self._make_room(parts, int(first.max()) + steps)
+        place = (index[:, None], first[:, None] + torch.arange(steps))
+        for grid, part in zip(self._grid, parts, strict=True):
+            grid[place] = part
+
+    def _make_room(self, parts: Sequence[Tensor], steps: int) -> None:
+        """Let the grids hold so many steps."""
+        before = self._grid[0].shape[1] if self._grid else 0
+        if steps <= before:
+            return
+        runs, capacity = len(self._steps), max(steps, 2 * before)
+        grids = [part.new_zeros(runs, capacity, *part.shape[2:]) for part in parts]
+        for grid, old in zip(grids, self._grid, strict=False):
+            grid[:, :before] = old
+        self._grid = grids
+
+    def _let_leave(self) -> None:
+        """Runs none of whose copies plays any more have finished."""
+        stays = self._running.any(1)
+        if bool(stays.all()):
+            return
+        self.finished += [run for run, stay in zip(self.playing, stays.tolist(), strict=True) if not stay]
+        self.playing = [run for run, stay in zip(self.playing, stays.tolist(), strict=True) if stay]
+        keep = stays.nonzero()[:, 0]
+        self._state = self._env.select(self._state, keep)
+        self._observation, self._running = self._observation[keep], self._running[keep]
+        self._parameters = {name: parameter[keep] for name, parameter in self._parameters.items()}
+        if self.playing:
+            self._act = self._policy.actor(self._parameters)
+
+
 def play_episodes(
     policy: Policy,
     parameters: Parameters,
@@ -50,86 +220,18 @@ def play_episodes(
     deterministic: bool = False,
     record: bool = True,
 ) -> tuple[Episodes, Trajectory | None]:
-    """Play exactly one episode in every copy of every run.
-
-    Taking each copy's one episode, rather than the first N that finish, favours no short ones. Each run's generator
-    gives, in this order, the noise of its resets and then, chunk by chunk of 64 steps until all of its copies have
-    finished, the noise of its actions: nothing depends on the other runs.
+    """Play exactly one episode in every copy of every run, see `Rollout`.
 
     Args:
-        policy, parameters, env: of the batch of runs.
         generators: one per run.
-        num_envs: copies per run.
-        dtype: of all real numbers.
-        deterministic: play the mode of the policy instead of a sample (the same noise is drawn).
-        record: keep the trajectory; otherwise the second result is None.
 
     Returns:
-        The outcomes, and the trajectory.
+        The outcomes, and, where it is recorded, the trajectory.
     """
-    runs, spec = len(generators), env.spec
-    noise = [torch.rand(num_envs, spec.reset_noise_size, generator=generator, dtype=dtype) for generator in generators]
-    state, observation = env.reset(torch.stack(noise))
-    act = policy.actor(parameters)
-    rows = torch.arange(runs)
-    running = torch.ones(runs, num_envs, dtype=torch.bool)
-    episode_return = torch.zeros(runs, num_envs, dtype=dtype)
-    length = torch.zeros(runs, num_envs, dtype=torch.long)
-    chunks: list[tuple[Tensor, Trajectory]] = []
-    steps = 0
-    while len(rows):
-        action_noise = [policy.draw_noise(generators[row], (CHUNK, num_envs), dtype) for row in rows.tolist()]
-        played: list[tuple[Tensor, ...]] = []
-        for noise_now in torch.stack(action_noise).unbind(1):
-            distribution = act(observation)
-            action = distribution.mode() if deterministic else distribution.sample(noise_now)
-            after = env.step(state, policy.env_action(action), running)
-            played.append((observation, action, after.reward, after.terminated, after.truncated, running))
-            state, observation = after.state, after.observation
-            running = running > (after.terminated | after.truncated)
-            steps += 1
-            if steps >= spec.max_episode_steps or (steps % LOOK_EVERY == 0 and not running.any()):
-                break
-        kept = played if record else [(step[0][..., :0], *step[1:]) for step in played]
-        chunk = _chunk([torch.stack(part, 1) for part in zip(*kept, strict=True)])
-        if steps >= spec.max_episode_steps:
-            chunk.truncated[:, -1] |= running
-            running = torch.zeros_like(running)
-        # a running sum adds the zeros after a run's last episode one by one, however many they are
-        episode_return[rows] += chunk.reward.cumsum(1)[:, -1]
-        length[rows] += chunk.running.sum(1)
-        if record:
-            chunks.append((rows, chunk))
-        keep = running.any(1).nonzero()[:, 0]
-        if len(keep) < len(rows):
-            rows, running, observation = rows[keep], running[keep], observation[keep]
-            parameters = {name: parameter[keep] for name, parameter in parameters.items()}
-            act = policy.actor(parameters)
-            state = env.select(state, keep)
-    return Episodes(episode_return, length), _join(chunks, runs) if record else None
-
-
-def _chunk(parts: Sequence[Tensor]) -> Trajectory:
-    """Steps as they were computed for all copies -> zero where a copy's episode was over."""
-    observation, action, reward, terminated, truncated, running = parts
-    terminated = terminated & running
-    truncated = truncated & running & ~terminated
-    return Trajectory(observation, action, torch.where(running, reward, 0.0), terminated, truncated, running)
-
-
-def _join(chunks: Sequence[tuple[Tensor, Trajectory]], runs: int) -> Trajectory:
-    """One grid of all chunks; runs that had left by then are zero there."""
-    return Trajectory(
-        *(
-            torch.cat([_all_rows(rows, part, runs) for (rows, _), part in zip(chunks, parts, strict=True)], 1)
-            for parts in zip(*(chunk for _, chunk in chunks), strict=True)
-        )
-    )
-
-
-def _all_rows(rows: Int64[Tensor, " rows"], part: Tensor, runs: int) -> Tensor:
-    if len(rows) == runs:
-        return part
-    grid = part.new_zeros(runs, *part.shape[1:])
-    grid[rows] = part
-    return grid
+    runs = list(range(len(generators)))
+    rollout = Rollout(policy, env, len(runs), num_envs, dtype, deterministic=deterministic, record=record)
+    rollout.begin(runs, parameters, dict(enumerate(generators)))
+    while rollout.playing:
+        rollout.play()
+    _, episodes, trajectory = rollout.take()
+    return episodes, trajectory

@@ -88,17 +88,18 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
 
     Args:
         runs: the batch.
-        env: one that is there already, to be used instead of a new one.
+        env: one that is there already, to be used instead of a new one; then nothing is checked any more.
 
     Raises:
         UserError: when a part does not exist, does not take its keys or does not fit the environment.
     """
     config = runs.structure
     own = [field.name for field in fields(EnvConfig)]
+    check = env is None
     env = env or make("env", config.env, runs.numbers, leave_out=own)
     policy = make("policy", config.policy, runs.numbers, spec=env.spec)
     check_policy_fits(config.policy, env.spec)
-    baseline = make("baseline", config.baseline, runs.numbers, spec=env.spec)
+    baseline = make("baseline", config.baseline, runs.numbers, check, spec=env.spec)
     if isinstance(baseline, BatchMean) and num_envs(config) == 1:
         raise ConfigError(
             "baseline", "batch_mean", "needs env.num_envs of at least 2: the mean of one return is itself"
@@ -114,17 +115,25 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
             gamma=runs.numbers["env.gamma"],
             reward_scale=runs.numbers["env.reward_scale"],
         ),
-        optimizer=make_optimizer("optimizer", config.optimizer, runs.numbers),
+        optimizer=make_optimizer("optimizer", config.optimizer, runs.numbers, check),
     )
 
 
-def make(key: str, config: Any, numbers: Mapping[str, Tensor], leave_out: Sequence[str] = (), **given: Any) -> Any:
+def make(
+    key: str,
+    config: Any,
+    numbers: Mapping[str, Tensor],
+    check: bool = True,
+    leave_out: Sequence[str] = (),
+    **given: Any,
+) -> Any:
     """Call the class that `_target_` names with the config's other fields, and with what it takes of `given`.
 
     Args:
         key: the config's dotted name.
         config: a schema's dataclass, or a dict from a user's own YAML file.
         numbers: of the batch; a per-run field is handed over as a tensor `[runs]`.
+        check: try the optimizer out.
         leave_out: fields that are not the part's own.
     """
     items = _items(config)
@@ -137,7 +146,7 @@ def make(key: str, config: Any, numbers: Mapping[str, Tensor], leave_out: Sequen
             if not is_dataclass(value) and not isinstance(value, dict):
                 choice = f"optimizer@{key}.optimizer={value}"
                 raise ConfigError(f"{key}.optimizer", value, f"is a group of its own; choose it with {choice}")
-            value = make_optimizer(f"{key}.{name}", value, numbers)
+            value = make_optimizer(f"{key}.{name}", value, numbers, check)
         arguments[name] = numbers.get(f"{key}.{name}", value)
     try:
         taken = inspect.signature(target).parameters
@@ -157,8 +166,8 @@ def make(key: str, config: Any, numbers: Mapping[str, Tensor], leave_out: Sequen
     return part
 
 
-def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor]) -> OptimizerSettings:
-    """The settings of an optimizer config, tried out."""
+def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor], check: bool = True) -> OptimizerSettings:
+    """The settings of an optimizer config, tried out if asked for."""
     items = _items(config)
     target = locate(f"{key}._target_", items.pop("_target_", "???"))
     own = {name: items.pop(name) for name in ("lr", "schedule", "max_gradient_norm", "kwargs")}
@@ -170,7 +179,8 @@ def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor]) -> Opti
         schedule=own["schedule"],
         max_gradient_norm=numbers[f"{key}.max_gradient_norm"],
     )
-    settings.check(key)
+    if check:
+        settings.check(key)
     return settings
 
 

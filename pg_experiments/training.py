@@ -4,14 +4,14 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from pg_experiments.algorithms.reinforce import Iteration
-from pg_experiments.batch import Batch, State, parameters_of, rows_of, what_they_raise
+from pg_experiments.batch import Batch, State, joined, parameters_of, rows_of, what_they_raise
 from pg_experiments.config import Config, config_sha256
 from pg_experiments.errors import UserError, first_line
 from pg_experiments.evaluation import Evaluation, evaluate_each
@@ -35,7 +35,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Ended(NamedTuple):
-    """A run that has left the batch, as an index into the configs, and its last state."""
+    """A run that has ended, as an index into the configs, and its last state, of one row."""
 
     run: int
     state: State
@@ -81,10 +81,10 @@ def train(
 
 
 class _Training:
-    """One call of `train`: the batch, and for every run its folder and its result.
+    """One call of `train`: the batch, and for every run, called by its index into the configs, its folder and its result.
 
-    `self.ids[row]` is the run that row `row` of the batch belongs to, as an index into the configs. `self.good` is the
-    last state that was whole, with the ids of its rows: what a failure or an interruption at any moment falls back to.
+    `self.good[run]` is the run's last state that was whole, of one row: what a failure or an interruption at any moment
+    falls back to.
     """
 
     def __init__(
@@ -93,13 +93,14 @@ class _Training:
         self.start = time.perf_counter()
         self.configs = configs
         self.batch = Batch(configs)
-        self.ids = list(range(len(configs)))
-        self.good = (self.ids, self.batch.state())
-        self.retried = -1  # the iteration that was played again because no run alone raised in it
+        state = self.batch.state()
+        self.good = {run: rows_of(state, [run]) for run in range(len(configs))}
+        self.retried: list[int] | None = None  # the iterations of the runs when no run alone raised what the batch had
         self.waiting: list[Ended] = []
         self.waiting_since = 0.0
         self.results: dict[int, RunResult] = {}
         self.returns = [math.nan] * len(configs)
+        self.learned = [time.perf_counter()] * len(configs)  # when each run's last iteration was complete
         self.paths = [Path(folder) for folder in run_dirs] if run_dirs is not None else None
         self.folders: dict[int, RunFolder] = {}
         self.display = display
@@ -113,13 +114,13 @@ class _Training:
             for run, path in enumerate(self.paths or []):
                 about = f"training begins as run {run} of {len(self.configs)} in one program, process {os.getpid()}"
                 self.folders[run] = RunFolder(path, self.configs[run], about)
-            while self.ids:
+            while self.batch.active:
                 self._iterate()
                 self._evaluate_the_waiting()
         except KeyboardInterrupt:
-            for ended in [*self.waiting, *self._all_rows()]:
-                if ended.run not in self.results:
-                    self._finish(ended, "interrupted")
+            for run, state in self.good.items():
+                if run not in self.results:
+                    self._finish(Ended(run, state), "interrupted")
             raise Interrupted([self.results[run] for run in range(len(self.configs))]) from None
         finally:
             self.display.close()
@@ -128,77 +129,64 @@ class _Training:
         return [self.results[run] for run in range(len(self.configs))]
 
     def _iterate(self) -> None:
-        """One iteration of the batch, and what follows from it for every run."""
+        """One iteration of some runs of the batch, and what follows from it for each of them."""
         begin = time.perf_counter()
         try:
-            iteration = self.batch.iterate()
+            runs, iteration = self.batch.iterate()
         except Exception as error:  # of a part, such as an environment: any kind
             self._leave_out_who_raises(error)
             return
-        errors = broken_numbers(iteration, self.batch.finite())
-        state = self.batch.state()
+        errors = dict(zip(runs, broken_numbers(iteration, self.batch.finite(runs)), strict=True))
+        whole = self.batch.state()
+        states = {run: rows_of(whole, [run]) for run in runs}
         self.training_seconds += time.perf_counter() - begin
-        self._record(iteration, state, errors, time.perf_counter() - begin)
-        self._save(state, errors)
-        for row, run in enumerate(self.ids):
-            if errors[row]:  # what it had before the numbers broke
-                self._finish(Ended(run, rows_of(self.good[1], [row])), "failed", errors[row])
-        completed = [row for row in range(len(self.ids)) if not errors[row] and self._has_used_its_steps(row)]
+        self._record(runs, iteration, states, errors)
+        self._save(states, errors)
+        completed = [run for run in runs if not errors[run] and self._has_used_its_steps(run)]
+        for run, problem in errors.items():
+            if problem:  # what it had before the numbers broke
+                self._finish(Ended(run, self.good[run]), "failed", problem)
+            else:
+                self.good[run] = states[run]
+            if problem or run in completed:
+                self.batch.end(run)
         if completed and not self.waiting:
             self.waiting_since = time.monotonic()
-        self.good = (self.ids, state)
-        self.waiting += [Ended(self.ids[row], rows_of(state, [row])) for row in completed]
-        self._keep([row for row, reason in enumerate(errors) if not reason and row not in completed])
+        self.waiting += [Ended(run, states[run]) for run in completed]
         self._show(iteration)
 
-    def _keep(self, rows: Sequence[int]) -> None:
-        """Go on with the given rows only."""
-        if len(rows) < len(self.ids):
-            self.ids = [self.ids[row] for row in rows]
-            if rows:
-                self.batch.keep(rows)
-                self.good = (self.ids, self.batch.state())
-
     def _leave_out_who_raises(self, error: Exception) -> None:
-        """Play the iteration again, each run alone: those that raise fail, the others go on from where they were."""
-        ended = self._all_rows()
-        configs = [self.configs[run] for run in self.ids]
+        """Play the iterations again, each run alone: those that raise fail, the others go on from where they were."""
+        active, iterations = self.batch.active, list(self.batch.iterations)
         reason = f"{type(error).__name__}: {first_line(error)}"
-        reasons = what_they_raise(configs, self.good[1]) if len(configs) > 1 else [reason]
-        if not any(reasons) and self.retried == self.batch.iterations:
-            reasons = [reason] * len(configs)  # twice in the batch, and never alone: nobody can say whose part it is
-        self.retried = self.batch.iterations
+        configs, states = [self.configs[run] for run in active], [self.good[run] for run in active]
+        reasons = what_they_raise(configs, states) if len(active) > 1 else [reason]
+        if not any(reasons) and self.retried == iterations:
+            reasons = [reason] * len(active)  # twice in the batch, and never alone: nobody can say whose part it is
+        self.retried = iterations
         details = "".join(traceback.format_exception(error))
-        for one, why in zip(ended, reasons, strict=True):
+        for run, why in zip(active, reasons, strict=True):
             if why:
-                self._finish(one, "failed", why, details)
-        staying = [row for row, why in enumerate(reasons) if not why]
-        state = rows_of(self.good[1], staying)
-        self.ids = [self.ids[row] for row in staying]
-        self.good = (self.ids, state)
+                self._finish(Ended(run, self.good[run]), "failed", why, details)
+        staying = [run for run, why in zip(active, reasons, strict=True) if not why]
         if staying:
-            self.batch = Batch([self.configs[run] for run in self.ids], state)
+            self.batch = Batch(self.configs, joined([self.good[run] for run in range(len(self.configs))]))
+        self.batch.active = staying
 
-    def _all_rows(self) -> list[Ended]:
-        """Every row at its last whole state."""
-        ids, state = self.good
-        return [Ended(run, rows_of(state, [row])) for row, run in enumerate(ids)]
+    def _has_used_its_steps(self, run: int) -> bool:
+        return self.batch.env_steps[run] >= self.configs[run].total_env_steps
 
-    def _has_used_its_steps(self, row: int) -> bool:
-        return self.batch.env_steps[row] >= self.batch.configs[row].total_env_steps
-
-    def _save(self, state: State, errors: list[str | None]) -> None:
-        """Checkpoint the runs, when it is time for it; what prevents that is the run's error."""
+    def _save(self, states: Mapping[int, State], errors: dict[int, str | None]) -> None:
+        """Checkpoint the runs for which it is time; what prevents that is the run's error."""
         every = self.configs[0].checkpoint.every
-        if self.folders and every and self.batch.iterations % every == 0:
-            for row, run in enumerate(self.ids):
-                if not errors[row]:
-                    folder, own = self.folders[run], rows_of(state, [row])
-                    errors[row] = problem_of(lambda: folder.save(own))  # noqa: B023 - called at once
+        for run, state in states.items():
+            if run in self.folders and every and self.batch.iterations[run] % every == 0 and not errors[run]:
+                folder = self.folders[run]
+                errors[run] = problem_of(lambda: folder.save(state))  # noqa: B023 - called at once
 
     def _evaluate_the_waiting(self) -> None:
         """Evaluate and finish the runs that have ended, many at a time: together they cost little more than one."""
-        if not self.waiting or (self.ids and time.monotonic() - self.waiting_since < WAITING_SECONDS):
+        if not self.waiting or (self.batch.active and time.monotonic() - self.waiting_since < WAITING_SECONDS):
             return
         for ended, outcome in zip(self.waiting, self._evaluate(self.waiting), strict=True):
             if isinstance(outcome, str):
@@ -224,14 +212,14 @@ class _Training:
     ) -> None:
         """Make a run's result and write its checkpoint and `result.json`."""
         run, state = ended
-        env_steps = int(state["env_steps"][0])
+        env_steps, iterations = int(state["env_steps"][0]), int(state["iterations"][0])
         result = RunResult(
             status=status,
             error=error,
             seed=self.configs[run].seed,
             env_steps=env_steps,
-            iterations=state["iterations"],
-            episodes=state["iterations"] * self.batch.num_envs,
+            iterations=iterations,
+            episodes=iterations * self.batch.num_envs,
             wall_seconds=time.perf_counter() - self.start,
             env_steps_per_second=env_steps / max(self.training_seconds, 1e-9),
             runs_in_batch=len(self.configs),
@@ -254,43 +242,50 @@ class _Training:
             print(details)
         self.results[run] = result
 
-    def _record(self, iteration: Iteration, state: State, errors: list[str | None], seconds: float) -> None:
+    def _record(
+        self,
+        runs: Sequence[int],
+        iteration: Iteration,
+        states: Mapping[int, State],
+        errors: dict[int, str | None],
+    ) -> None:
         """One row of metrics for every run for which it is time; always for the last iteration of a run."""
-        columns = columns_of(iteration, seconds)
-        for row, run in enumerate(self.ids):
-            self.returns[run] = columns["episode/return_mean"][row]
+        now = time.perf_counter()
+        columns = columns_of(iteration, [now - self.learned[run] for run in runs])
+        for row, run in enumerate(runs):
+            self.returns[run], self.learned[run] = columns["episode/return_mean"][row], now
         if not self.folders:
             return
-        iterations, every = self.batch.iterations, self.configs[0].evaluation.every
-        evaluating = every > 0 and iterations % every == 0
-        if evaluating:
-            evaluations = self._evaluate([Ended(run, rows_of(state, [row])) for row, run in enumerate(self.ids)])
-            for row, outcome in enumerate(evaluations):
-                errors[row] = errors[row] or (outcome if isinstance(outcome, str) else None)
-            columns["evaluation/return_mean"] = [
-                math.nan if isinstance(outcome, str) else outcome.return_mean for outcome in evaluations
-            ]
-        for row, run in enumerate(self.ids):
-            due = evaluating or iterations % self.configs[run].logging.every == 0
-            if due or errors[row] or self._has_used_its_steps(row):
-                numbers = {tag: values[row] for tag, values in columns.items()}
-                folder, env_steps = self.folders[run], self.batch.env_steps[row]
-                problem = problem_of(lambda: folder.write(iterations, env_steps, numbers))  # noqa: B023 - called at once
-                errors[row] = errors[row] or problem
+        every = self.configs[0].evaluation.every
+        evaluating = [run for run in runs if every > 0 and self.batch.iterations[run] % every == 0]
+        outcomes = self._evaluate([Ended(run, states[run]) for run in evaluating]) if evaluating else []
+        evaluations = dict(zip(evaluating, outcomes, strict=True))
+        for row, run in enumerate(runs):
+            numbers = {tag: values[row] for tag, values in columns.items()}
+            outcome = evaluations.get(run)
+            if isinstance(outcome, str):
+                errors[run] = errors[run] or outcome
+            if outcome is not None:
+                score = math.nan if isinstance(outcome, str) else outcome.return_mean
+                numbers["evaluation/return_mean"] = score
+            due = outcome is not None or self.batch.iterations[run] % self.configs[run].logging.every == 0
+            if due or errors[run] or self._has_used_its_steps(run):
+                folder, at = self.folders[run], (self.batch.iterations[run], self.batch.env_steps[run])
+                problem = problem_of(lambda: folder.write(*at, numbers))  # noqa: B023 - called at once
+                errors[run] = errors[run] or problem
 
     def _show(self, iteration: Iteration) -> None:
         """Hand the display where every run is."""
-        played = sum(self.batch.env_steps) if self.ids else 0
-        played += sum(int(ended.state["env_steps"][0]) for ended in self.waiting)
-        played += sum(result.env_steps for result in self.results.values())
+        active = self.batch.active
+        played = sum(int(state["env_steps"][0]) for state in self.good.values())
         assert self.display is not None
         self.display.show(
             Status(
-                iteration=self.batch.iterations,
+                iteration=sorted(self.batch.iterations)[len(self.configs) // 2],
                 env_steps=played,
                 total_env_steps=sum(config.total_env_steps for config in self.configs),
                 returns=list(self.returns),
-                running=len(self.ids),
+                running=len(active),
                 failed=sum(result.status == "failed" for result in self.results.values()),
                 return_mean=float(iteration.episodes.episode_return.mean((0, 1))),
                 entropy=float(iteration.metrics["policy/entropy"].mean(0)),

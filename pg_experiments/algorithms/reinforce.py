@@ -6,17 +6,16 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
 from pg_experiments.baselines.interface import Baseline, Experience
-from pg_experiments.envs.interface import Env
 from pg_experiments.metrics import explained_variance
 from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Block, Packing, gradients
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.returns import rewards_to_go
-from pg_experiments.rollout import Episodes, play_episodes
+from pg_experiments.rollout import Episodes, Trajectory
 
 
 class Iteration(NamedTuple):
@@ -55,26 +54,24 @@ class Reinforce:
     normalize_advantage: bool
     discounted_objective: bool
 
-    def iterate(
+    def learn(
         self,
         policy: Policy,
         policy_learner: Learner,
         baseline: Baseline,
         baseline_learner: Learner | None,
-        env: Env,
-        generators: Sequence[Generator],
-        num_envs: int,
+        episodes: Episodes,
+        trajectory: Trajectory,
         progress: Float[Tensor, " runs"],
     ) -> Iteration:
-        """Play one episode in each copy, estimate, and step. Changes the learners in place.
+        """Estimate the gradient from one episode in each copy, and step. Changes the learners in place.
 
         Args:
             progress: fraction of each run that is over, for the schedules.
         """
         parameters = policy_learner.parameters
-        dtype = next(iter(parameters.values())).dtype
-        episodes, trajectory = play_episodes(policy, parameters, env, generators, num_envs, dtype)
-        assert trajectory is not None
+        dtype = trajectory.reward.dtype
+        num_envs = trajectory.reward.shape[2]
         packing = Packing.of(trajectory.running, dtype)
         scale = self.reward_scale.to(dtype)[:, None, None]
         returns_grid = rewards_to_go(trajectory.reward * scale, self.gamma)

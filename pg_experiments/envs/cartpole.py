@@ -1,6 +1,7 @@
 """CartPole: balance a pole on a cart by pushing the cart left or right."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -71,6 +72,9 @@ class CartPole:
 
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)
+
+    def join(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(parts) for parts in zip(*states, strict=True))
 
 
 @cache

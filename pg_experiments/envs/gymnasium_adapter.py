@@ -1,6 +1,6 @@
 """Any Gymnasium environment behind the same interface as the native ones: slower, all the same."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -20,7 +20,7 @@ class GymnasiumEnv:
     """Copies of a registered Gymnasium environment, stepped one after the other, each only while its episode runs.
 
     Every episode begins with a reset from a seed that comes from its run's own noise, so a run does not depend on its
-    neighbours. Box observations are flattened; a Discrete observation becomes a one-hot vector.
+    neighbours, nor on which copy it gets; copies that `select` leaves out are used again. Box observations are flattened; a Discrete observation becomes a one-hot vector.
 
     Args:
         id: registered id, or `module:id`, which imports the module first.
@@ -53,9 +53,7 @@ class GymnasiumEnv:
     def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Reset every copy with a seed below 2³¹ made of its two random numbers."""
         runs, envs = noise.shape[:2]
-        while len(self._pool) < runs * envs:
-            self._pool.append(self._make(check=False))
-        copies = [self._pool[run * envs : (run + 1) * envs] for run in range(runs)]
+        copies = [[self._pool.pop() if self._pool else self._make(check=False) for _ in range(envs)] for _ in range(runs)]
         high, low = (noise.double() * torch.tensor([2.0**16, 2.0**15])).long().unbind(-1)
         seeds = (high * 2**15 + low).tolist()
         observation = np.zeros((runs, envs, self.spec.observation_size))
@@ -88,7 +86,12 @@ class GymnasiumEnv:
         )
 
     def select(self, state: Copies, rows: Int64[Tensor, " rows"]) -> Copies:
-        return [state[row] for row in rows.tolist()]
+        kept = rows.tolist()
+        self._pool += [env for row, copies in enumerate(state) if row not in kept for env in copies]
+        return [state[row] for row in kept]
+
+    def join(self, states: Sequence[Copies]) -> Copies:
+        return [copies for state in states for copies in state]
 
     def _make(self, check: bool) -> gymnasium.Env[Any, Any]:
         try:

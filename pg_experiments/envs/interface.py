@@ -1,5 +1,6 @@
 """What an environment is to this package: plain functions over tensors that hold every copy of every run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -98,5 +99,9 @@ class Env(Protocol):
         ...
 
     def select(self, state: EnvState, rows: Int64[Tensor, " rows"]) -> EnvState:
-        """Keep only the given runs of a state, in the given order."""
+        """Keep only the given runs of a state, in the given order; nothing asks for the others again."""
+        ...
+
+    def join(self, states: Sequence[EnvState]) -> EnvState:
+        """The runs of several states, one after the other: some have just begun while others were playing."""
         ...

@@ -1,6 +1,7 @@
 """Navigation: climb a smooth field to its maximum, by steps of any angle and length or by fixed ones."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -68,6 +69,9 @@ class Navigation:
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)
 
+    def join(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+
 
 @dataclass(frozen=True)
 class NavigationDiscrete:
@@ -103,6 +107,9 @@ class NavigationDiscrete:
 
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)
+
+    def join(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(parts) for parts in zip(*states, strict=True))
 
 
 @cache

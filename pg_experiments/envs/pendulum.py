@@ -1,6 +1,7 @@
 """Pendulum: swing a pendulum up by a torque that is too weak to lift it directly, and hold it there."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +63,9 @@ class Pendulum:
 
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)
+
+    def join(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(parts) for parts in zip(*states, strict=True))
 
     @staticmethod
     def _observation(
