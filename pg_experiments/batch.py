@@ -80,9 +80,9 @@ class Batch:
         played = torch.tensor([self.env_steps[run] for run in runs], dtype=torch.float64)
         progress = played / own.numbers["total_env_steps"]
         iteration = parts.algorithm.learn(parts.policy, policy, parts.baseline, baseline, episodes, trajectory, progress)
-        self.policy.put(rows, policy)
+        self.policy.load(rows, policy.state())
         if self.baseline and baseline:
-            self.baseline.put(rows, baseline)
+            self.baseline.load(rows, baseline.state())
         for run, env_steps in zip(runs, iteration.env_steps, strict=True):
             self.env_steps[run] += env_steps
             self.iterations[run] += 1
@@ -145,7 +145,7 @@ def what_they_raise(configs: Sequence[Config], states: Sequence[State]) -> list[
 def rows_of(state: Any, rows: Sequence[int]) -> Any:
     """Some rows of what `Batch.state` gave, copied; with one row, tensors are `[1, ...]`: what a checkpoint holds."""
     if isinstance(state, Tensor):
-        return state[list(rows)]
+        return state[rows[0] : rows[0] + 1].clone() if len(rows) == 1 else state[list(rows)]
     if isinstance(state, dict):
         return {key: rows_of(value, rows) for key, value in state.items()}
     return state

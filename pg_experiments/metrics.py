@@ -8,7 +8,7 @@ from pg_experiments.packing import Packing
 
 
 def explained_variance(
-    values: Float[Tensor, "runs samples"], returns: Float[Tensor, "runs samples"], packing: Packing
+    values: Float[Tensor, " samples"], returns: Float[Tensor, " samples"], packing: Packing
 ) -> Float[Tensor, " runs"]:
     """1 - Var(G - b) / Var(G) over the samples of a run: 1 is a perfect baseline, 0 no better than a constant."""
     variance = packing.variance(returns)

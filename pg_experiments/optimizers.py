@@ -11,7 +11,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pg_experiments.errors import ConfigError, first_line
-from pg_experiments.exact import per_run
 from pg_experiments.policies.networks import Parameters
 
 TRIAL_STEPS = 30  # enough for a limit on step sizes to show
@@ -134,9 +133,9 @@ class Learner:
         self.settings = settings
         self.parameters = parameters
         self.steps = [0] * len(settings.lr)
-        # by parameter and key: what torch keeps of each element, `[runs, ...]`, and what it keeps of a run, `[runs]`
-        self._elements: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
-        self._numbers: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
+        # what torch keeps of each element, `[runs, elements]`, and of a tensor as a whole, here of a run, `[runs]`
+        self._elements: dict[str, Tensor] = {}
+        self._numbers: dict[str, Tensor] = {}
 
     def step(
         self, gradients: Parameters, progress: Float[Tensor, " runs"]
@@ -153,71 +152,65 @@ class Learner:
         Returns:
             The gradient norm before the limit, and the learning rate that was used.
         """
-        norm = torch.stack([part.flatten(1).square().sum(1) for part in gradients.values()]).cumsum(0)[-1].sqrt()
+        names = list(self.parameters)
+        gradient = torch.cat([gradients[name].flatten(1) for name in names], 1)  # as one tensor: fewer operations
+        old = torch.cat([self.parameters[name].flatten(1) for name in names], 1)
+        norm = gradient.square().sum(1).sqrt()
         limit = self.settings.max_gradient_norm.to(norm.dtype)
-        scale = torch.where(norm > limit, limit / norm, 1.0)
+        gradient *= torch.where(norm > limit, limit / norm, 1.0)[:, None]
         factors = [schedule_factor(self.settings.schedule, value) for value in progress.tolist()]
         lr = self.settings.lr.to(norm.dtype) * torch.tensor(factors, dtype=norm.dtype)
-        scaled = {name: part * per_run(scale, part) for name, part in gradients.items()}
+        stepped = torch.empty_like(old)
         groups: dict[int, list[int]] = {}  # torch's optimizers count the steps of a tensor, all of its runs as one
         for run, steps in enumerate(self.steps):
             groups.setdefault(steps, []).append(run)
-        for runs in groups.values():
-            self._step(runs, scaled, lr)
+        for steps, runs in groups.items():
+            rows: Any = torch.tensor(runs) if len(groups) > 1 else slice(None)
+            stepped[rows] = self._step(rows, steps, old[rows], gradient[rows])
+        new = old + (stepped - old) * lr[:, None]
+        sizes = [self.parameters[name][0].numel() for name in names]
+        for name, part in zip(names, new.split(sizes, 1), strict=True):
+            self.parameters[name].copy_(part.view_as(self.parameters[name]))
+        self.steps = [steps + 1 for steps in self.steps]
         return norm, lr
 
-    def _step(self, runs: Sequence[int], gradients: Parameters, lr: Float[Tensor, " runs"]) -> None:
-        """One step of runs that have done equally many."""
-        rows: Any = torch.tensor(runs) if len(runs) < len(self.steps) else slice(None)
-        stepped = {name: parameter[rows].clone() for name, parameter in self.parameters.items()}
-        optimizer = self.settings._make(list(stepped.values()), 1.0)
-        for name, parameter in stepped.items():
-            parameter.grad = gradients[name][rows]
-            if self.steps[runs[0]]:
-                numbers = {key: value[runs[0]].clone() for key, value in self._numbers[name].items()}
-                optimizer.state[parameter] = numbers | {key: part[rows] for key, part in self._elements[name].items()}
+    def _step(
+        self, rows: Any, steps: int, old: Float[Tensor, "rows elements"], gradient: Float[Tensor, "rows elements"]
+    ) -> Float[Tensor, "rows elements"]:
+        """What torch's optimizer makes of the elements of runs that have done equally many steps."""
+        parameter = old.clone()
+        parameter.grad = gradient
+        optimizer = self.settings._make([parameter], 1.0)
+        if steps:
+            numbers = {key: number[rows][0].clone() for key, number in self._numbers.items()}
+            optimizer.state[parameter] = numbers | {key: part[rows] for key, part in self._elements.items()}
         _step(optimizer)
-        for name, parameter in stepped.items():
-            for key, value in optimizer.state[parameter].items():
-                self._keep(name, key, value, parameter, rows)
-            old = self.parameters[name][rows]
-            self.parameters[name][rows] = old + parameter.sub_(old).mul_(per_run(lr[rows], parameter))
-        for run in runs:
-            self.steps[run] += 1
-
-    def _keep(self, name: str, key: str, value: Any, parameter: Tensor, rows: Any) -> None:
-        """Put one entry of the optimizer's state where it belongs."""
-        if not isinstance(value, Tensor):
-            return  # None: such as the momentum of an SGD without one
-        whole = self.parameters[name]
-        if value.shape == parameter.shape:
-            kept = self._elements[name].setdefault(key, torch.zeros_like(whole, dtype=value.dtype))
-        else:
-            kept = self._numbers[name].setdefault(key, torch.zeros(len(whole), dtype=value.dtype))
-        kept[rows] = value
+        runs = len(self.steps)
+        for key, value in optimizer.state[parameter].items():
+            if not isinstance(value, Tensor):
+                continue  # None: such as the momentum of an SGD without one
+            if value.shape == parameter.shape:
+                whole = self._elements.setdefault(key, value.new_zeros(runs, value.shape[1]))
+            else:
+                whole = self._numbers.setdefault(key, value.new_zeros(runs))
+            whole[rows] = value
+        return parameter
 
     def select(self, rows: Int64[Tensor, " rows"]) -> "Learner":
         """A copy with the given runs only."""
         chosen = Learner(self.settings.select(rows), {name: part[rows] for name, part in self.parameters.items()})
         chosen.steps = [self.steps[row] for row in rows.tolist()]
-        for own, theirs in ((self._elements, chosen._elements), (self._numbers, chosen._numbers)):
-            for name, parts in own.items():
-                theirs[name] = {key: part[rows] for key, part in parts.items()}
+        chosen._elements = {key: part[rows] for key, part in self._elements.items()}
+        chosen._numbers = {key: part[rows] for key, part in self._numbers.items()}
         return chosen
-
-    def put(self, rows: Int64[Tensor, " rows"], learner: "Learner") -> None:
-        """Take what a learner of the given runs has learned."""
-        self.load(rows, learner.state())
 
     def state(self) -> dict[str, Any]:
         """A copy of everything, as tensors whose rows are the runs."""
         return {
-            "parameters": {name: parameter.clone() for name, parameter in self.parameters.items()},
+            "parameters": {name: part.clone() for name, part in self.parameters.items()},
             "steps": torch.tensor(self.steps),
-            **{
-                kind: {name: {key: part.clone() for key, part in parts.items()} for name, parts in kept.items()}
-                for kind, kept in (("elements", self._elements), ("numbers", self._numbers))
-            },
+            "elements": {key: part.clone() for key, part in self._elements.items()},
+            "numbers": {key: part.clone() for key, part in self._numbers.items()},
         }
 
     def load(self, rows: Int64[Tensor, " rows"], state: Mapping[str, Any]) -> None:
@@ -226,7 +219,6 @@ class Learner:
             self.steps[row] = steps
         for name, parameter in self.parameters.items():
             parameter[rows] = state["parameters"][name]
-            for kind, kept in (("elements", self._elements), ("numbers", self._numbers)):
-                for key, part in state[kind][name].items():
-                    whole = torch.zeros(len(parameter), *part.shape[1:], dtype=part.dtype)
-                    kept[name].setdefault(key, whole)[rows] = part
+        for kind, kept in (("elements", self._elements), ("numbers", self._numbers)):
+            for key, part in state[kind].items():
+                kept.setdefault(key, part.new_zeros(len(self.steps), *part.shape[1:]))[rows] = part

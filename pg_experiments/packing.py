@@ -2,12 +2,12 @@
 
 Only steps that were really played enter the update. The samples of a run are cut into blocks whose sizes depend on
 the run's own number of samples alone, and sums go block by block in order: so a run's gradient is the same in every
-bit, whatever other runs are in the batch and however long their episodes are.
+bit, whatever other runs are in the batch and however long their episodes are. Blocks of one size, of whatever run, lie
+side by side and are computed together.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
@@ -15,117 +15,139 @@ from torch import Tensor
 
 from pg_experiments.policies.networks import Parameters
 
-BLOCK = 2048  # samples of a full block
-SMALLEST_BLOCK = 64  # the last block of a run holds the rest: a power of two from this up to FINE, ...
-FINE = 256  # ... and beyond it a multiple of this
-SAMPLES_AT_ONCE = 8192  # rows x block that one pass computes: its activations stay in the processor's cache
+BLOCK_SIZES = (512, 128, 64)  # as many of the large ones as a run fills; what is left fills the smallest that holds it
+SAMPLES_AT_ONCE = 4096  # that one pass computes: its activations stay in the processor's cache
 
 
 @dataclass(frozen=True)
-class Block:
-    """One block of the same place and size in some runs."""
+class Pass:
+    """Some blocks of equal size, side by side among the samples.
 
-    rows: Int64[Tensor, " rows"]
+    Attributes:
+        rows: the run that each block belongs to; a run may have several.
+        samples: where they lie.
+    """
+
+    rows: Int64[Tensor, " blocks"]
     samples: slice
+
+    def of(self, x: Shaped[Tensor, "samples *rest"]) -> Shaped[Tensor, "blocks size *rest"]:
+        """The entries of these blocks: a view."""
+        return x[self.samples].unflatten(0, (len(self.rows), -1))
 
 
 def block_sizes(count: int) -> list[int]:
     """The blocks that `count` samples are cut into.
 
     Example:
-        >>> block_sizes(4500)
-        [2048, 2048, 512]
+        >>> block_sizes(1300)
+        [512, 512, 128, 128, 64]
     """
-    rest = count % BLOCK
-    tail = max(SMALLEST_BLOCK, 1 << (rest - 1).bit_length()) if rest <= FINE else -(-rest // FINE) * FINE
-    return [BLOCK] * (count // BLOCK) + [tail] * (rest > 0)
+    sizes = []
+    for size in BLOCK_SIZES:
+        sizes += [size] * (count // size)
+        count %= size
+    return sizes + [BLOCK_SIZES[-1]] * (count > 0)
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each sample of each run lies in the grid.
+    """Where each sample of each run lies in the grid; `samples` counts those of all runs, in the order of the passes.
 
     Attributes:
-        index: position in the run's grid, counted step by step (step · envs + env); filled up with 0.
-        weight: 1 for a sample, 0 for what fills up the last block.
+        index: position in the grids of all runs, counted step by step ((run · steps + step) · envs + env); what fills
+            up a run's last block points to any of its samples.
+        run: that each sample belongs to.
+        weight: 1 for a sample, 0 for what fills up.
         counts: number of samples of each run.
+        passes: all blocks, in the order in which sums go.
+        shape: of the grid, steps and envs.
     """
 
-    index: Int64[Tensor, "runs samples"]
-    weight: Float[Tensor, "runs samples"]
+    index: Int64[Tensor, " samples"]
+    run: Int64[Tensor, " samples"]
+    weight: Float[Tensor, " samples"]
     counts: list[int]
+    passes: list[Pass]
+    shape: tuple[int, int]
 
     @staticmethod
     def of(running: Bool[Tensor, "runs steps envs"], dtype: torch.dtype) -> "Packing":
         """The packing of all steps that were played (`running`: the episode was not over before the step)."""
-        flat = running.flatten(1)
-        counts = flat.sum(1)
-        capacity = max(sum(block_sizes(count)) for count in counts.tolist())
-        run, position = flat.nonzero(as_tuple=True)
-        first = counts.cumsum(0) - counts
-        offset = torch.arange(len(run)) - first[run]
-        index = torch.zeros(len(flat), capacity, dtype=torch.long)
-        index[run, offset] = position
-        weight = torch.zeros(len(flat), capacity, dtype=dtype)
-        weight[run, offset] = 1.0
-        return Packing(index, weight, counts.tolist())
-
-    def pack(self, grid: Shaped[Tensor, "runs steps envs *rest"]) -> Shaped[Tensor, "runs samples *rest"]:
-        """The grid's entries at every sample."""
-        flat = grid.flatten(1, 2)
-        first = torch.arange(len(flat))[:, None] * flat.shape[1]
-        return flat.flatten(0, 1)[self.index + first]
-
-    @cached_property
-    def blocks(self) -> list[Block]:
-        """All blocks, in the order in which sums go."""
-        places: dict[tuple[int, int], list[int]] = {}
-        for run, count in enumerate(self.counts):
-            start = 0
+        counts = running.flatten(1).sum(1).tolist()
+        positions = running.flatten().nonzero()[:, 0]
+        first = [sum(counts[:run]) for run in range(len(counts))]
+        blocks: dict[int, list[tuple[int, int]]] = {}  # by size: run, and number of its samples before the block
+        for run, count in enumerate(counts):
+            before = 0
             for size in block_sizes(count):
-                places.setdefault((start, size), []).append(run)
-                start += size
-        return [
-            Block(rows, slice(start, start + size))
-            for (start, size), runs in sorted(places.items())
-            for rows in torch.tensor(runs).split(max(1, SAMPLES_AT_ONCE // size))
-        ]
+                blocks.setdefault(size, []).append((run, before))
+                before += size
+        passes: list[Pass] = []
+        index, runs, weights, start = [], [], [], 0
+        for size in BLOCK_SIZES:
+            together = max(1, SAMPLES_AT_ONCE // size)
+            own = blocks.get(size, [])
+            for chosen in (own[place : place + together] for place in range(0, len(own), together)):
+                rows = torch.tensor([run for run, _ in chosen])
+                passes.append(Pass(rows, slice(start, start + len(chosen) * size)))
+                start += len(chosen) * size
+            if own:
+                rows = torch.tensor([run for run, _ in own])
+                sample = torch.tensor([before for _, before in own])[:, None] + torch.arange(size)
+                last = torch.tensor(counts)[rows, None] - 1
+                index.append(positions[(torch.tensor(first)[rows, None] + sample.minimum(last)).flatten()])
+                runs.append(rows.repeat_interleave(size))
+                weights.append((sample <= last).flatten())
+        shape = (running.shape[1], running.shape[2])
+        return Packing(torch.cat(index), torch.cat(runs), torch.cat(weights).to(dtype), counts, passes, shape)
 
-    def sum(self, x: Float[Tensor, "runs samples"]) -> Float[Tensor, " runs"]:
+    def pack(self, grid: Shaped[Tensor, "runs steps envs *rest"]) -> Shaped[Tensor, "samples *rest"]:
+        """The grid's entries at every sample."""
+        return grid.flatten(0, 2)[self.index]
+
+    def spread(self, x: Shaped[Tensor, " runs"]) -> Shaped[Tensor, " samples"]:
+        """Each run's number at every sample of it."""
+        return x[self.run]
+
+    @property
+    def step(self) -> Int64[Tensor, " samples"]:
+        """The step of its episode that each sample is."""
+        steps, envs = self.shape
+        return self.index // envs % steps
+
+    def sum(self, x: Float[Tensor, " samples"]) -> Float[Tensor, " runs"]:
         """Σ over a run's samples, block by block."""
         total = x.new_zeros(len(self.counts))
         weighted = x * self.weight
-        for block in self.blocks:
-            total.index_add_(0, block.rows, weighted[block.rows, block.samples].sum(1))
+        for blocks in self.passes:
+            total.index_add_(0, blocks.rows, blocks.of(weighted).sum(1))
         return total
 
-    def mean(self, x: Float[Tensor, "runs samples"]) -> Float[Tensor, " runs"]:
+    def mean(self, x: Float[Tensor, " samples"]) -> Float[Tensor, " runs"]:
         """Mean over a run's samples."""
         return self.sum(x) / torch.tensor(self.counts, dtype=x.dtype)
 
-    def variance(self, x: Float[Tensor, "runs samples"]) -> Float[Tensor, " runs"]:
+    def variance(self, x: Float[Tensor, " samples"]) -> Float[Tensor, " runs"]:
         """Mean square deviation from the mean over a run's samples."""
-        return self.mean((x - self.mean(x)[:, None]).square())
+        return self.mean((x - self.spread(self.mean(x))).square())
 
 
 def gradients(
-    parameters: Parameters, packing: Packing, loss: Callable[[Parameters, Block], Float[Tensor, " rows"]]
+    parameters: Parameters, packing: Packing, loss: Callable[[Parameters, Pass], Float[Tensor, " blocks"]]
 ) -> Parameters:
     """Gradient of Σ over blocks of `loss`, for each run its own.
 
     Args:
         parameters: of all runs.
         packing: gives the blocks.
-        loss: from the parameters of a block's rows, and the block, to one number per row: the sum over its samples.
+        loss: from the parameters of every block's run, and the blocks of a pass, to one number per block: the sum over
+            its samples.
     """
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    for block, leaves in _leaves(parameters, packing):
-        parts = torch.autograd.grad(loss(leaves, block).sum(), list(leaves.values()), materialize_grads=True)
+    for blocks in packing.passes:
+        leaves = {name: parameter[blocks.rows].requires_grad_() for name, parameter in parameters.items()}
+        parts = torch.autograd.grad(loss(leaves, blocks).sum(), list(leaves.values()), materialize_grads=True)
         for name, part in zip(leaves, parts, strict=True):
-            total[name].index_add_(0, block.rows, part)
+            total[name].index_add_(0, blocks.rows, part)
     return total
-
-
-def _leaves(parameters: Parameters, packing: Packing) -> Iterator[tuple[Block, Parameters]]:
-    for block in packing.blocks:
-        yield block, {name: parameter[block.rows].requires_grad_() for name, parameter in parameters.items()}

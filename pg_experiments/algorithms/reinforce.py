@@ -11,7 +11,7 @@ from torch import Tensor
 from pg_experiments.baselines.interface import Baseline, Experience
 from pg_experiments.metrics import explained_variance
 from pg_experiments.optimizers import Learner
-from pg_experiments.packing import Block, Packing, gradients
+from pg_experiments.packing import Packing, Pass, gradients
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.returns import rewards_to_go
@@ -80,21 +80,20 @@ class Reinforce:
         )
         experience = Experience(observation, returns, returns_grid, trajectory.running, packing)
         values, baseline_metrics = baseline.values_then_learn(baseline_learner, experience, progress)
-        weight = self._weight(returns - values, packing, num_envs)
+        weight = self._weight(returns - values, packing)
         entropy_coefficient = self.entropy_coefficient.to(dtype)
         rewards_entropy = bool((entropy_coefficient > 0).any())
         entropy, objective = torch.zeros_like(returns), torch.zeros_like(returns)
 
-        def loss(leaves: Parameters, block: Block) -> Float[Tensor, " rows"]:
-            rows, samples = block.rows, block.samples
-            distribution = policy(leaves, observation[rows, samples])
-            log_prob = distribution.log_prob(action[rows, samples])
+        def loss(leaves: Parameters, blocks: Pass) -> Float[Tensor, " blocks"]:
+            distribution = policy(leaves, blocks.of(observation))
+            log_prob = distribution.log_prob(blocks.of(action))
             with torch.set_grad_enabled(rewards_entropy):
                 entropy_now = distribution.entropy()
-            objective_now = log_prob * weight[rows, samples] + entropy_coefficient[rows, None] * entropy_now
-            entropy[rows, samples] = entropy_now.detach()
-            objective[rows, samples] = objective_now.detach()
-            return -(objective_now * packing.weight[rows, samples]).sum(1) / num_envs
+            objective_now = log_prob * blocks.of(weight) + entropy_coefficient[blocks.rows, None] * entropy_now
+            blocks.of(entropy).copy_(entropy_now.detach())
+            blocks.of(objective).copy_(objective_now.detach())
+            return -(objective_now * blocks.of(packing.weight)).sum(1) / num_envs
 
         norm, lr = policy_learner.step(gradients(parameters, packing, loss), progress)
         metrics = {
@@ -107,16 +106,13 @@ class Reinforce:
         }
         return Iteration(packing.counts, episodes, metrics)
 
-    def _weight(
-        self, advantage: Float[Tensor, "runs samples"], packing: Packing, num_envs: int
-    ) -> Float[Tensor, "runs samples"]:
+    def _weight(self, advantage: Float[Tensor, " samples"], packing: Packing) -> Float[Tensor, " samples"]:
         """What each log-probability is multiplied by: the advantage, normalised and discounted as configured."""
         if self.normalize_advantage:
             mean, std = packing.mean(advantage), packing.variance(advantage).sqrt()
-            advantage = (advantage - mean[:, None]) / (std[:, None] + 1e-8)
+            advantage = (advantage - packing.spread(mean)) / (packing.spread(std) + 1e-8)
         if self.discounted_objective:
-            step = packing.index // num_envs
-            gamma = self.gamma.to(advantage.dtype)[:, None].repeat(1, int(step.max()) + 1)
+            gamma = self.gamma.to(advantage.dtype)[:, None].repeat(1, packing.shape[0])
             gamma[:, 0] = 1.0
-            advantage = advantage * gamma.cumprod(1).gather(1, step)
+            advantage = advantage * gamma.cumprod(1)[packing.run, packing.step]
         return advantage

@@ -26,7 +26,7 @@ class BatchMean:
 
     def values_then_learn(
         self, learner: None, experience: Experience, progress: Float[Tensor, " runs"]
-    ) -> tuple[Float[Tensor, "runs samples"], dict[str, Float[Tensor, " runs"]]]:
+    ) -> tuple[Float[Tensor, " samples"], dict[str, Float[Tensor, " runs"]]]:
         returns = experience.returns_grid
         episodes = experience.running.sum(-1, keepdim=True).clamp(min=1)
         mean = returns.sum(-1, keepdim=True) / episodes

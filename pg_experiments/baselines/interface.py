@@ -22,8 +22,8 @@ class Experience(NamedTuple):
         packing: how samples and grid belong together.
     """
 
-    observation: Float[Tensor, "runs samples observation"]
-    returns: Float[Tensor, "runs samples"]
+    observation: Float[Tensor, "samples observation"]
+    returns: Float[Tensor, " samples"]
     returns_grid: Float[Tensor, "runs steps envs"]
     running: Bool[Tensor, "runs steps envs"]
     packing: Packing
@@ -43,7 +43,7 @@ class Baseline(Protocol):
 
     def values_then_learn(
         self, learner: Learner | None, experience: Experience, progress: Float[Tensor, " runs"]
-    ) -> tuple[Float[Tensor, "runs samples"], dict[str, Float[Tensor, " runs"]]]:
+    ) -> tuple[Float[Tensor, " samples"], dict[str, Float[Tensor, " runs"]]]:
         """b for every sample, from what was known *before* this experience; then learn from it.
 
         Args:

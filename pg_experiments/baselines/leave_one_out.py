@@ -24,7 +24,7 @@ class LeaveOneOut:
 
     def values_then_learn(
         self, learner: None, experience: Experience, progress: Float[Tensor, " runs"]
-    ) -> tuple[Float[Tensor, "runs samples"], dict[str, Float[Tensor, " runs"]]]:
+    ) -> tuple[Float[Tensor, " samples"], dict[str, Float[Tensor, " runs"]]]:
         returns = experience.returns_grid
         others = experience.running.sum(-1, keepdim=True) - 1
         mean = (returns.sum(-1, keepdim=True) - returns) / others.clamp(min=1)

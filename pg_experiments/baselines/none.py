@@ -22,5 +22,5 @@ class NoBaseline:
 
     def values_then_learn(
         self, learner: None, experience: Experience, progress: Float[Tensor, " runs"]
-    ) -> tuple[Float[Tensor, "runs samples"], dict[str, Float[Tensor, " runs"]]]:
+    ) -> tuple[Float[Tensor, " samples"], dict[str, Float[Tensor, " runs"]]]:
         return torch.zeros_like(experience.returns), {}

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from pg_experiments.baselines.interface import Experience
 from pg_experiments.envs.interface import EnvSpec
 from pg_experiments.optimizers import Learner, OptimizerSettings
-from pg_experiments.packing import Block, gradients
+from pg_experiments.packing import Pass, gradients
 from pg_experiments.policies.networks import MLP, Parameters
 
 
@@ -45,16 +45,16 @@ class ValueNetwork:
 
     def values_then_learn(
         self, learner: Learner, experience: Experience, progress: Float[Tensor, " runs"]
-    ) -> tuple[Float[Tensor, "runs samples"], dict[str, Float[Tensor, " runs"]]]:
+    ) -> tuple[Float[Tensor, " samples"], dict[str, Float[Tensor, " runs"]]]:
         returns, packing = experience.returns, experience.packing
         counts = torch.tensor(packing.counts, dtype=returns.dtype)
         values = torch.zeros_like(returns)
 
-        def loss(parameters: Parameters, block: Block) -> Float[Tensor, " rows"]:
-            predicted = self.network(parameters, experience.observation[block.rows, block.samples])[..., 0]
-            values[block.rows, block.samples] = predicted.detach()
-            error = (predicted - returns[block.rows, block.samples]) * packing.weight[block.rows, block.samples]
-            return error.square().sum(1) / counts[block.rows]
+        def loss(parameters: Parameters, blocks: Pass) -> Float[Tensor, " blocks"]:
+            predicted = self.network(parameters, blocks.of(experience.observation))[..., 0]
+            blocks.of(values).copy_(predicted.detach())
+            error = (predicted - blocks.of(returns)) * blocks.of(packing.weight)
+            return error.square().sum(1) / counts[blocks.rows]
 
         first_gradients = gradients(learner.parameters, packing, loss)
         values_before = values.clone()
