@@ -79,7 +79,9 @@ class Batch:
         baseline = self.baseline.select(rows) if self.baseline else None
         played = torch.tensor([self.env_steps[run] for run in runs], dtype=torch.float64)
         progress = played / own.numbers["total_env_steps"]
-        iteration = parts.algorithm.learn(parts.policy, policy, parts.baseline, baseline, episodes, trajectory, progress)
+        iteration = parts.algorithm.learn(
+            parts.policy, policy, parts.baseline, baseline, episodes, trajectory, progress
+        )
         self.policy.load(rows, policy.state())
         if self.baseline and baseline:
             self.baseline.load(rows, baseline.state())

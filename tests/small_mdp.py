@@ -1,5 +1,6 @@
 """A finite environment that is small enough to list everything that can happen in it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
@@ -55,6 +56,9 @@ class SmallMDP:
 
     def select(self, state: Tensor, rows: Tensor) -> Tensor:
         return state[rows]
+
+    def join(self, states: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(states))
 
     def one_hot(self, state: Tensor, dtype: torch.dtype) -> Tensor:
         return torch.eye(len(self.following), dtype=dtype)[state]

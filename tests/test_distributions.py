@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -248,6 +249,9 @@ class Listener:
 
     def select(self, state: Tensor, rows: Tensor) -> Tensor:
         return state[rows]
+
+    def join(self, states: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(states))
 
 
 def test_learning_sees_the_sample_and_the_environment_the_clipped_action() -> None:

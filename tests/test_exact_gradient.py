@@ -21,6 +21,7 @@ from pg_experiments.baselines.interface import Experience
 from pg_experiments.composition import conf_dir
 from pg_experiments.optimizers import Learner, OptimizerSettings
 from pg_experiments.packing import Packing
+from pg_experiments.rollout import play_episodes
 from pg_experiments.runs import make, stack
 
 SEED = 31
@@ -231,7 +232,9 @@ def estimates(
     )
     gamma, reward_scale, entropy_coefficient = torch.tensor(settings, dtype=torch.float64).unbind(1)
     algorithm = Reinforce(gamma, reward_scale, entropy_coefficient, **options)
-    iteration = algorithm.iterate(scripted, learner, baseline, baseline_learner, env, generators, num_envs, no_numbers)
+    episodes, trajectory = play_episodes(scripted, parameters, env, generators, num_envs, torch.float64)
+    assert trajectory is not None
+    iteration = algorithm.learn(scripted, learner, baseline, baseline_learner, episodes, trajectory, no_numbers)
     played = [sum(len(episode.steps) for episode in outcome) for outcome in outcomes]
     assert iteration.env_steps == played, "the script was not played"
     returns = [[sum(reward for *_, reward in episode.steps) for episode in outcome] for outcome in outcomes]
@@ -423,8 +426,11 @@ def test_values_of_the_value_network_are_those_from_before_it_learned() -> None:
     values, _ = baseline.values_then_learn(learner, experience, torch.zeros(rows, dtype=torch.float64))
     counted = packing.weight.bool()
     with torch.no_grad():
-        by_old = baseline.network(before, observation)[..., 0]
-        by_new = baseline.network(learner.parameters, observation)[..., 0]
+        by_old, by_new = (
+            baseline.network({name: part[packing.run] for name, part in parameters.items()}, observation[:, None])
+            for parameters in (before, learner.parameters)
+        )
+        by_old, by_new = by_old[:, 0, 0], by_new[:, 0, 0]
     torch.testing.assert_close(values[counted], by_old[counted], **TOLERANCE)
     assert (by_new - by_old)[counted].abs().min() > 1e-3
 

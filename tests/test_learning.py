@@ -1,5 +1,6 @@
 """Learning: small problems whose failure says what is broken, and the defaults on the real tasks (slow)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +33,9 @@ class Aim:
     def select(self, state: Tensor, rows: Tensor) -> Tensor:
         return state[rows]
 
+    def join(self, states: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(states))
+
 
 def mdp(**changes: Any) -> dict[str, Any]:
     """An environment of `small_mdp.py` as a user's own config would name it."""
@@ -56,7 +60,7 @@ def configs_of(env: dict[str, Any], *overrides: str, gammas: tuple[float, ...] =
 
 def trained(configs: list[Config], iterations: int = 150) -> Batch:
     batch = Batch(configs)
-    for _ in range(iterations):
+    while min(batch.iterations) < iterations:
         batch.iterate()
     return batch
 

@@ -1,5 +1,6 @@
 """Rollouts, returns, and the packing of ragged episodes into blocks, against plain Python loops."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,23 +13,14 @@ from pg_experiments.envs.cartpole import CartPole
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
 from pg_experiments.envs.navigation import Navigation
 from pg_experiments.metrics import explained_variance
-from pg_experiments.packing import (
-    BLOCK,
-    FINE,
-    SAMPLES_AT_ONCE,
-    SMALLEST_BLOCK,
-    Block,
-    Packing,
-    block_sizes,
-    gradients,
-)
+from pg_experiments.packing import BLOCK_SIZES, SAMPLES_AT_ONCE, Packing, Pass, block_sizes, gradients
 from pg_experiments.policies.gaussian import Gaussian
 from pg_experiments.policies.softmax import Softmax, TabularSoftmax
 from pg_experiments.returns import rewards_to_go
-from pg_experiments.rollout import CHUNK, Episodes, Trajectory, play_episodes
+from pg_experiments.rollout import CHUNK, WINDOW, Episodes, Rollout, Trajectory, play_episodes
 
 SEED = 61
-COUNTS = [1, 63, 64, 65, 700, 2047, 2048, 2049, 4500]
+COUNTS = [1, 63, 64, 65, 511, 512, 513, 700, 4500]
 ENVS = 7
 
 
@@ -80,15 +72,31 @@ def test_rewards_to_go_are_the_same_for_a_longer_grid() -> None:
 # --- packing ----------------------------------------------------------------------------------------------------------
 
 
+def samples_of(packing: Packing, run: int) -> Tensor:
+    """Where a run's samples lie, in the order of its blocks, without what fills up."""
+    return ((packing.run == run) & packing.weight.bool()).nonzero()[:, 0]
+
+
 def test_packing_holds_every_played_step_once_and_in_order() -> None:
     running = ragged(COUNTS)
     packing = Packing.of(running, torch.float64)
     assert packing.counts == COUNTS
-    assert packing.index.shape == packing.weight.shape == (len(COUNTS), 2048 + 2048 + 512)
+    assert (
+        len(packing.index)
+        == len(packing.run)
+        == len(packing.weight)
+        == sum(sum(block_sizes(count)) for count in COUNTS)
+    )
     for run, count in enumerate(COUNTS):
-        expected = [step * ENVS + copy for step, copy in played(running, run)]
-        assert packing.index[run, :count].tolist() == expected
-        assert packing.weight[run].tolist() == [1.0] * count + [0.0] * (packing.weight.shape[1] - count)
+        own = samples_of(packing, run)
+        assert len(own) == count
+        steps, envs = running.shape[1:]
+        assert packing.index[own].tolist() == [
+            (run * steps + step) * envs + copy for step, copy in played(running, run)
+        ]
+        assert packing.step[own].tolist() == [step for step, _ in played(running, run)]
+    assert packing.weight.sum() == sum(COUNTS)
+    assert torch.equal(packing.index // running[0].numel(), packing.run), "what fills up is of the run itself"
 
 
 @pytest.mark.parametrize("rest", [(), (3,)], ids=["numbers", "vectors"])
@@ -96,28 +104,35 @@ def test_packing_holds_every_played_step_once_and_in_order() -> None:
 def test_pack_takes_the_entries_of_the_played_steps(rest: tuple[int, ...], dtype: torch.dtype) -> None:
     running = ragged(COUNTS)
     grid = (random_numbers(*running.shape, *rest) * 1000).to(dtype)
-    packed = Packing.of(running, torch.float64).pack(grid)
-    assert packed.shape == (len(COUNTS), 4608, *rest)
-    for run, count in enumerate(COUNTS):
+    packing = Packing.of(running, torch.float64)
+    packed = packing.pack(grid)
+    assert packed.shape == (len(packing.index), *rest)
+    for run in range(len(COUNTS)):
         expected = torch.stack([grid[run, step, copy] for step, copy in played(running, run)])
-        assert torch.equal(packed[run, :count], expected)
+        assert torch.equal(packed[samples_of(packing, run)], expected)
 
 
-def test_blocks_cover_every_sample_once_and_split_a_run_by_its_own_number_of_samples() -> None:
+def test_spread_gives_every_sample_the_number_of_its_run() -> None:
     packing = Packing.of(ragged(COUNTS), torch.float64)
-    covered = torch.zeros(packing.index.shape, dtype=torch.long)
-    own: dict[int, list[slice]] = {run: [] for run in range(len(COUNTS))}
-    for block in packing.blocks:
-        size = block.samples.stop - block.samples.start
-        assert len(block.rows) * size <= SAMPLES_AT_ONCE
-        for run in block.rows.tolist():
-            covered[run, block.samples] += 1
-            own[run].append(block.samples)
-    assert covered.max() == 1
-    assert (covered >= packing.weight).all()
-    for run, count in enumerate(COUNTS):
-        assert [part.stop - part.start for part in own[run]] == block_sizes(count)
-        assert [part.start for part in own[run]] == sorted(part.start for part in own[run])
+    numbers = random_numbers(len(COUNTS))
+    for run, number in enumerate(numbers.tolist()):
+        assert set(packing.spread(numbers)[samples_of(packing, run)].tolist()) == {number}
+
+
+def test_passes_cover_every_sample_once_and_split_a_run_by_its_own_number_of_samples() -> None:
+    packing = Packing.of(ragged(COUNTS), torch.float64)
+    own: dict[int, list[int]] = {run: [] for run in range(len(COUNTS))}
+    end = 0
+    for blocks in packing.passes:
+        assert blocks.samples.start == end
+        end = blocks.samples.stop
+        size = (blocks.samples.stop - blocks.samples.start) // len(blocks.rows)
+        assert len(blocks.rows) * size <= SAMPLES_AT_ONCE
+        assert torch.equal(blocks.of(packing.run), blocks.rows[:, None].expand(-1, size))
+        for run in blocks.rows.tolist():
+            own[run].append(size)
+    assert end == len(packing.index)
+    assert [own[run] for run in range(len(COUNTS))] == [block_sizes(count) for count in COUNTS]
 
 
 @pytest.mark.parametrize(
@@ -126,24 +141,18 @@ def test_blocks_cover_every_sample_once_and_split_a_run_by_its_own_number_of_sam
         (1, [64]),
         (63, [64]),
         (64, [64]),
-        (65, [128]),
+        (65, [64, 64]),
         (128, [128]),
-        (129, [256]),
-        (256, [256]),
-        (257, [512]),
-        (700, [768]),
-        (1024, [1024]),
-        (1025, [1280]),
-        (1793, [2048]),
-        (2047, [2048]),
-        (2048, [2048]),
-        (2049, [2048, 64]),
-        (4096, [2048, 2048]),
-        (4500, [2048, 2048, 512]),
+        (129, [128, 64]),
+        (511, [128, 128, 128, 64, 64]),
+        (512, [512]),
+        (513, [512, 64]),
+        (700, [512, 128, 64]),
+        (4500, [512] * 8 + [128, 128, 128, 64]),
     ],
 )
-def test_block_sizes_are_full_blocks_and_the_smallest_size_that_holds_the_rest(count: int, sizes: list[int]) -> None:
-    assert (BLOCK, SMALLEST_BLOCK, FINE) == (2048, 64, 256)
+def test_block_sizes_are_as_many_large_ones_as_the_samples_fill(count: int, sizes: list[int]) -> None:
+    assert BLOCK_SIZES == (512, 128, 64)
     assert block_sizes(count) == sizes
 
 
@@ -165,7 +174,7 @@ def test_sum_mean_and_variance_equal_plain_loops() -> None:
 def test_explained_variance_is_one_for_the_returns_and_zero_for_a_constant() -> None:
     counts = [5, 70, 2100]
     packing = Packing.of(ragged(counts), torch.float64)
-    returns = random_numbers(3, packing.index.shape[1])
+    returns = random_numbers(len(packing.index))
     ones = torch.ones(3, dtype=torch.float64)
     torch.testing.assert_close(explained_variance(returns, returns, packing), ones)
     torch.testing.assert_close(explained_variance(torch.full_like(returns, 7.0), returns, packing), 0 * ones)
@@ -182,9 +191,9 @@ def test_gradients_over_blocks_equal_plain_autograd(counts: list[int]) -> None:
     parameters = {"a": random_numbers(len(counts), 3, 2, seed=1), "b": random_numbers(len(counts), 2, seed=2)}
     unused = {"unused": random_numbers(len(counts), 4, seed=3)}
 
-    def loss(leaves: dict[str, Tensor], block: Block) -> Tensor:
-        y = torch.tanh(x[block.rows, block.samples] @ leaves["a"] + leaves["b"][:, None]).square().sum(-1)
-        return (y * packing.weight[block.rows, block.samples]).sum(1)
+    def loss(leaves: dict[str, Tensor], blocks: Pass) -> Tensor:
+        y = torch.tanh(blocks.of(x) @ leaves["a"] + leaves["b"][:, None]).square().sum(-1)
+        return (y * blocks.of(packing.weight)).sum(1)
 
     found = gradients(parameters | unused, packing, loss)
     assert not any(part.requires_grad for part in [*parameters.values(), *found.values()])
@@ -233,6 +242,9 @@ class Countdown:
 
     def select(self, state: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
         return state[0][rows], state[1][rows]
+
+    def join(self, states: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        return torch.cat([state[0] for state in states]), torch.cat([state[1] for state in states])
 
 
 def play(env: Any, policy: Any, runs: int, envs: int, **options: Any) -> tuple[Episodes, Trajectory]:
@@ -312,15 +324,53 @@ def test_a_step_that_ends_the_task_and_the_watching_at_once_is_a_termination() -
     assert not trajectory.truncated.any()
 
 
-def test_runs_whose_episodes_are_over_leave_between_chunks() -> None:
+def test_runs_whose_episodes_are_over_leave_between_windows() -> None:
     env, policy = countdown(500, 400)
     runs, envs = 6, 2
     episodes, _ = play(env, policy, runs, envs)
-    chunks = [-(-int(length) // CHUNK) for length in episodes.length.max(1).values]
-    assert len(set(chunks)) > 2
+    windows = [-(-int(length) // WINDOW) for length in episodes.length.max(1).values]
+    assert len(set(windows)) > 2
     for step, stepped in enumerate(env.stepped):
-        assert stepped == sum(chunk > step // CHUNK for chunk in chunks)
-    assert len(env.stepped) < max(episodes.length.max(1).values) + CHUNK
+        assert stepped == sum(window > step // WINDOW for window in windows)
+    assert len(env.stepped) < max(episodes.length.max(1).values) + WINDOW
+
+
+def test_runs_that_begin_while_others_play_are_the_runs_alone() -> None:
+    """Each begins again as soon as it may, at its own pace; every one of its rollouts equals that of the run alone."""
+    env, policy = countdown(300, 400)
+    runs, envs, rounds = 5, 3, 9
+    parameters = policy.init([Generator().manual_seed(run) for run in range(runs)], torch.float64)
+    generators = {run: Generator().manual_seed(SEED + run) for run in range(runs)}
+    rollout = Rollout(policy, env, runs, envs, torch.float64)
+    found: dict[int, list[tuple[Episodes, Trajectory]]] = {run: [] for run in range(runs)}
+    together = 0
+    while any(len(own) < rounds for own in found.values()):
+        beginning = [run for run in range(runs) if run not in rollout.playing and len(found[run]) < rounds]
+        together += bool(rollout.playing and beginning)
+        rollout.begin(beginning, {name: part[beginning] for name, part in parameters.items()}, generators)
+        while not rollout.enough:
+            rollout.play()
+        taken, episodes, trajectory = rollout.take()
+        assert taken == sorted(taken)
+        assert trajectory is not None
+        for row, run in enumerate(taken):
+            parts = Trajectory(*(part[[row]] for part in trajectory))
+            found[run].append((Episodes(*(part[[row]] for part in episodes)), parts))
+    assert together > 3, "runs began while others played"
+    for run in range(runs):
+        generator = Generator().manual_seed(SEED + run)
+        own = {name: part[[run]] for name, part in parameters.items()}
+        for episodes, trajectory in found[run]:
+            expected, alone = play_episodes(policy, own, env, [generator], envs, torch.float64)
+            assert alone is not None
+            assert all(torch.equal(one, other) for one, other in zip(episodes, expected, strict=True))
+            steps = alone.running.shape[1]
+            assert not trajectory.running[:, steps:].any()
+            assert torch.equal(trajectory.running[:, :steps], alone.running)
+            for part, other in zip(trajectory, alone, strict=True):
+                assert torch.equal(part[:, :steps][alone.running], other[alone.running])
+            for part in (trajectory.reward, trajectory.terminated, trajectory.truncated):
+                assert not part[~trajectory.running].any()
 
 
 def test_a_rollout_is_not_changed_by_its_neighbours() -> None:

@@ -1,6 +1,5 @@
 """REINFORCE: whole episodes, then one gradient step."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 

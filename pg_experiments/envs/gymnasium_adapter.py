@@ -53,7 +53,9 @@ class GymnasiumEnv:
     def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Reset every copy with a seed below 2³¹ made of its two random numbers."""
         runs, envs = noise.shape[:2]
-        copies = [[self._pool.pop() if self._pool else self._make(check=False) for _ in range(envs)] for _ in range(runs)]
+        copies = [
+            [self._pool.pop() if self._pool else self._make(check=False) for _ in range(envs)] for _ in range(runs)
+        ]
         high, low = (noise.double() * torch.tensor([2.0**16, 2.0**15])).long().unbind(-1)
         seeds = (high * 2**15 + low).tolist()
         observation = np.zeros((runs, envs, self.spec.observation_size))
