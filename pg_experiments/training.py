@@ -81,7 +81,7 @@ def train(
 
 
 class _Training:
-    """One call of `train`: the batch, and for every run, called by its index into the configs, its folder and its result.
+    """One call of `train`: the batch, and for every run (its index into the configs) its folder and its result.
 
     `self.good[run]` is the run's last state that was whole, of one row: what a failure or an interruption at any moment
     falls back to.

@@ -20,7 +20,8 @@ class GymnasiumEnv:
     """Copies of a registered Gymnasium environment, stepped one after the other, each only while its episode runs.
 
     Every episode begins with a reset from a seed that comes from its run's own noise, so a run does not depend on its
-    neighbours, nor on which copy it gets; copies that `select` leaves out are used again. Box observations are flattened; a Discrete observation becomes a one-hot vector.
+    neighbours, nor on which copy it gets; copies that `select` leaves out are used again. Box observations are
+    flattened; a Discrete observation becomes a one-hot vector.
 
     Args:
         id: registered id, or `module:id`, which imports the module first.
