@@ -34,6 +34,11 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """A text from somebody's files in one line, without the control characters that a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The question "Did you mean 'x'?", x the choice most like the word; an empty string when none is like it."""
     found = difflib.get_close_matches(word, sorted(choices), n=1, cutoff=0.5)
