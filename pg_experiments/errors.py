@@ -4,6 +4,11 @@ import difflib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """A text from somebody's files in one line, without the control characters that a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
 class UserError(Exception):
     """Something the user asked for cannot be done. The message is one line; commands print it and exit with 2."""
 
@@ -18,7 +23,7 @@ class ConfigError(UserError):
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
-        given = key if value is None else f"{key}={' '.join(str(value).split())}"
+        given = key if value is None else f"{key}={printable(str(value))}"
         super().__init__(f"{given}: {problem}")
         self.key = key
         self._given = (key, value, problem)
@@ -32,11 +37,6 @@ class ConfigError(UserError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind when it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-def printable(text: str) -> str:
-    """A text from somebody's files in one line, without the control characters that a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
