@@ -47,7 +47,8 @@ def check_trust(config: Mapping[str, Any], trust: Sequence[str] = ()) -> None:
             continue
         if not MODULE.fullmatch(claim.module):
             raise ConfigError(claim.key, claim.value, "must name a class as package.module.Name")
-        option = f"--trust {claim.module.partition('.')[0]}"
+        package = claim.module.partition(".")[0]
+        option = f'--trust {package} (in Python trust="{package}")'
         raise ConfigError(claim.key, claim.value, f"{claim.why}; if you trust its code, add {option}")
 
 

@@ -24,6 +24,7 @@ from pg_experiments.evaluate import main as evaluate_main
 from pg_experiments.files import write_atomically
 from pg_experiments.report import main as report_main
 from pg_experiments.saved_config import SAVED
+from pg_experiments.summary import print_summary
 from pg_experiments.trust import check_trust, imports_from_elsewhere, modules_to_trust
 
 TINY = ("env.num_envs=2", "total_env_steps=1", "evaluation.episodes=2", "logging.progress=none")
@@ -536,13 +537,15 @@ def test_a_config_that_is_more_than_plain_values_is_refused(make, capfd, monkeyp
     refused(entry, theirs, capfd, *says)
 
 
-def test_what_was_read_from_the_environment_is_saved_as_its_value(tmp_path, monkeypatch):
+def test_what_was_read_from_the_environment_is_saved_as_its_value(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SEED", "7")
     saved = tmp_path / SAVED
     saved.parent.mkdir()
     config = compose(*SMALL, "seed=${oc.env:SEED}", "env.max_episode_steps=3")
     saved.write_text("seed: ${oc.env:SEED}\n")  # as Hydra leaves it
-    train([config], [tmp_path])
+    (result,) = train([config], [tmp_path])
+    print_summary(result, ["own_parts", "other_parts"])
+    assert " --episodes 100 --trust own_parts --trust other_parts\n" in capsys.readouterr().out
     assert "${" not in saved.read_text()
     assert load_config(tmp_path) == config
 
