@@ -38,7 +38,7 @@ def load(run_dir: Path, needed: int) -> dict[str, Any]:
         raise UserError(f"{run_dir}: not a finished run's folder; it has no {LAST}")
     check_checkpoint(run_dir, path, needed)
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise UserError(f"{path}: cannot be read ({type(error).__name__}: {first_line(error)})") from error
     if not (isinstance(state, dict) and isinstance(state.get("policy"), dict)):

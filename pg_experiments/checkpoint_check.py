@@ -6,6 +6,7 @@ storage of every tensor. `torch.load(weights_only=True)` runs no code of it, but
 
 import io
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ from pg_experiments.untrusted_files import size_inside, size_text
 
 FACTOR = 8  # parameters, up to three states of the optimizer for each, and as much again
 SLACK = 1 << 20  # names, shapes, generator and counters
-END_BYTES = 22  # of an archive's end record without a comment
+END = struct.Struct("<4s4H2LH")  # of an archive without a comment: ..., records, bytes and place of their table, 0
+LARGE = 1 << 32  # bytes; from here on the end says less
 ELEMENT_BYTES = {
     **dict.fromkeys(("UntypedStorage", "ByteStorage", "CharStorage", "BoolStorage"), 1),
     **dict.fromkeys(("HalfStorage", "BFloat16Storage", "ShortStorage"), 2),
@@ -57,18 +59,22 @@ class _RefusedError(Exception):
 
 
 def _check_archive(file: io.BufferedReader, size: int, most: int) -> None:
-    file.seek(max(0, size - END_BYTES))
-    if not file.read(4) == b"PK\x05\x06":  # at another place, torch's reader and Python's may find different tables
+    file.seek(max(0, size - END.size))
+    end = file.read(END.size)
+    if not end.startswith(b"PK\x05\x06"):
         raise _RefusedError("it is no archive of tensors as torch writes it, or not all of it is there")
     with zipfile.ZipFile(file) as archive:
         records = {record.filename: record for record in archive.infolist()}
+        *_, count, _, start, _ = END.unpack(end)
+        if size < LARGE and (count, start) != (len(archive.infolist()), archive.start_dir):
+            raise _RefusedError("its table of contents is not where its end says")  # torch's reader would find another
         claimed = sum(record.file_size for record in archive.infolist())
         if claimed > most:
             raise _RefusedError(
                 f"its records claim {size_text(claimed)}, and a checkpoint of this run has at most {size_text(most)}"
             )
-        if len(records) < len(archive.infolist()):
-            raise _RefusedError("two of its records have the same name")
+        if len({name.lower() for name in records}) < len(archive.infolist()):
+            raise _RefusedError("two of its records have the same name")  # torch's reader takes a for A
         if any(record.compress_type != zipfile.ZIP_STORED for record in records.values()):
             raise _RefusedError("its records are compressed, which torch's never are")
         tables = [name for name in records if name.rpartition("/")[2] == "data.pkl"]

@@ -9,6 +9,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
 
 
+def shortened(text: str, most: int = 300) -> str:
+    """A text of which only so many characters are shown."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 class UserError(Exception):
     """Something the user asked for cannot be done. The message is one line; commands print it and exit with 2."""
 
@@ -23,7 +28,7 @@ class ConfigError(UserError):
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
-        given = key if value is None else f"{key}={printable(str(value))}"
+        given = key if value is None else f"{key}={shortened(printable(str(value)))}"
         super().__init__(f"{given}: {problem}")
         self.key = key
         self._given = (key, value, problem)

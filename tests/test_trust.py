@@ -230,8 +230,6 @@ def a_compressed_record(theirs: Theirs) -> tuple[str, ...]:
         return bytes(900_000) if name.endswith("data/0") else content
 
     _rewrite(theirs.folder / LAST, inflate, zipfile.ZIP_DEFLATED)
-    with (theirs.folder / LAST).open("ab"):
-        pass
     return ("compressed",)
 
 
@@ -247,6 +245,21 @@ def a_tensor_that_claims_ten_gigabytes(theirs: Theirs) -> tuple[str, ...]:
 
     _rewrite(theirs.folder / LAST, claim)
     return ("a tensor of it claims 10.0 GB",)
+
+
+def two_tables_of_contents(theirs: Theirs) -> tuple[str, ...]:
+    """Python's reader takes the table right before the end, torch's the one at the place that the end names."""
+    data = (theirs.folder / LAST).read_bytes()
+    start = struct.unpack_from("<L", data, len(data) - 6)[0]
+    (theirs.folder / LAST).write_bytes(data[:-22] + data[start:-22] + data[-22:])
+    return ("its table of contents is not where its end says",)
+
+
+def a_record_in_small_and_in_capital_letters(theirs: Theirs) -> tuple[str, ...]:
+    with zipfile.ZipFile(theirs.folder / LAST, "a") as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data/0"))
+        archive.writestr(name.replace("data/0", "DATA/0"), b"few")
+    return ("the same name",)
 
 
 def networks_of_ten_gigabytes(theirs: Theirs) -> tuple[str, ...]:
@@ -274,6 +287,8 @@ CHECKPOINTS = [
     a_directory_that_claims_ten_gigabytes,
     a_compressed_record,
     a_tensor_that_claims_ten_gigabytes,
+    two_tables_of_contents,
+    a_record_in_small_and_in_capital_letters,
     networks_of_ten_gigabytes,
     a_link_to_a_checkpoint_elsewhere,
     a_linked_folder_of_checkpoints,
