@@ -15,10 +15,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from pg_experiments.config import COMMON_KEYS, GROUPS, SCHEMAS, Config, OptimizerConfig, check_values
 from pg_experiments.errors import ConfigError, UserError, nearest
+from pg_experiments.saved_config import SAVED, read_config
+from pg_experiments.trust import check_trust
 
 EXTRAS = {("hydra/launcher", "joblib"): "joblib", ("hydra/sweeper", "optuna"): "optuna"}
 FREE = r"(?:\w+\.)+kwargs[.=]|hydra\.launcher\.(?:ray|submitit)\."  # where every key is handed on to another library
@@ -150,23 +151,31 @@ def _add_common_keys(node: DictConfig) -> None:
         _add_common_keys(part)
 
 
-def load_config(run_dir: Path) -> Config:
-    """The config that a run's folder holds.
+def load_config(run_dir: Path, trust: Sequence[str] = ()) -> Config:
+    """The config that a run's folder holds. Nothing of the folder is executed or imported.
+
+    Args:
+        run_dir: the folder.
+        trust: packages whose classes it may name, besides ours and those of `torch.optim`.
 
     Raises:
-        UserError: when the folder is no run, or its config does not fit the schema.
+        UserError: when the folder is no run, its config holds more than plain values or does not fit the schema, or
+            when it names what is not trusted.
     """
-    path = run_dir / ".hydra" / "config.yaml"
+    path = run_dir / SAVED
     if not path.is_file():
-        raise UserError(f"{run_dir}: not a run's folder; it has no .hydra/config.yaml")
+        raise UserError(f"{run_dir}: not a run's folder; it has no {SAVED}")
     try:
-        saved = OmegaConf.load(path)
-        assert isinstance(saved, DictConfig)
+        values, _ = read_config(path, run_dir)
+        check_trust(values, trust)
+        saved = OmegaConf.create(values)
         parts = {group: _typed_part(group, saved[group]) for group in GROUPS}
         node = OmegaConf.merge(_schema_node(Config), saved, parts)
         assert isinstance(node, DictConfig)
         return to_config(node)
-    except (OmegaConfBaseException, YAMLError, AssertionError, TypeError, KeyError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (OmegaConfBaseException, AssertionError, TypeError, KeyError) as error:
         reason = (str(error) or "it does not have the keys of a run's config").splitlines()[0]
         raise UserError(f"{path}: {reason}") from error
 

@@ -4,6 +4,16 @@ import difflib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """A text from somebody's files in one line, without the control characters that a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """A text of which only so many characters are shown."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 class UserError(Exception):
     """Something the user asked for cannot be done. The message is one line; commands print it and exit with 2."""
 
@@ -18,7 +28,7 @@ class ConfigError(UserError):
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
-        given = key if value is None else f"{key}={' '.join(str(value).split())}"
+        given = key if value is None else f"{key}={shortened(printable(str(value)))}"
         super().__init__(f"{given}: {problem}")
         self.key = key
         self._given = (key, value, problem)

@@ -4,11 +4,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pg_experiments.errors import UserError
+from pg_experiments.errors import UserError, printable
+from pg_experiments.trust import imports_from_elsewhere
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Load a run's policy, play episodes, print mean, standard deviation and 95 % interval of their return.
+
+    The folder may be somebody else's: its config names code of this package, of `torch.optim`, and of what `--trust`
+    names, or the command ends with one line and exit code 2.
 
     Without `--seed` they are the episodes of the run's own final evaluation, as many as are asked for.
     """
@@ -19,18 +23,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="how many (default: 100)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of playing the mode")
     parser.add_argument("--seed", type=int, metavar="S", help="of the episodes (default: the run's own seed)")
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="run this package's code where the run's config names it (repeatable; default: only our own parts)",
+    )
     options = parser.parse_args(arguments)
     if options.episodes < 1:
         parser.error(f"--episodes={options.episodes}: must be at least 1")
     try:
-        evaluate(options.run_dir, options.episodes, options.seed, deterministic=not options.stochastic)
+        with imports_from_elsewhere(options.trust):
+            evaluate(options.run_dir, options.episodes, options.seed, not options.stochastic, options.trust)
     except UserError as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.exit(2, f"error: {printable(str(error))}\n")
     except KeyboardInterrupt:
         parser.exit(130)
 
 
-def evaluate(run_dir: Path, episodes: int, seed: int | None, deterministic: bool) -> None:
+def evaluate(run_dir: Path, episodes: int, seed: int | None, deterministic: bool, trust: Sequence[str] = ()) -> None:
     """Do what the command says."""
     import torch
 
@@ -39,7 +51,7 @@ def evaluate(run_dir: Path, episodes: int, seed: int | None, deterministic: bool
     from pg_experiments.runs import DTYPES, build, stack
 
     torch.set_num_threads(1)
-    policy, parameters, config = restore(run_dir)
+    policy, parameters, config = restore(run_dir, trust)
     parts = build(stack([config]))
     (outcome,) = evaluate_policy(
         policy,

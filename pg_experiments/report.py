@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pg_experiments.errors import UserError
+from pg_experiments.errors import UserError, printable
+from pg_experiments.trust import imports_from_elsewhere
 
 PICTURE = "sweep.png"
 
@@ -19,15 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folder of a sweep, or of one run")
     options = parser.parse_args(arguments)
     try:
-        report(*options.folders)
+        with imports_from_elsewhere():
+            report(*options.folders)
     except UserError as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.exit(2, f"error: {printable(str(error))}\n")
     except KeyboardInterrupt:
         parser.exit(130)
 
 
 def report(*folders: Path) -> None:
     """Print the table of all runs in the folders, write `sweep.png` into the first, print where it is.
+
+    The folders may be somebody else's. Classes that their configs name are compared as texts and never imported, so
+    there is nothing to trust here; files that lead out of a folder are not read.
 
     Args:
         folders: of sweeps, or of single runs. A run that is in several is one run.
@@ -45,10 +50,12 @@ def report(*folders: Path) -> None:
     runs = {run.folder.resolve(): run for folder in folders for run in collect(folder)}
     comparison = compare(list(runs.values()))
     console = Console(highlight=False)
+    if not comparison.settings:
+        reasons = f"; {comparison.notes[0]}" if comparison.notes else ""
+        more = f" and {len(comparison.notes) - 1} more" if len(comparison.notes) > 1 else ""
+        raise UserError(f"{folders[0]}: holds no run with a config that can be read{reasons}{more}")
     for note in comparison.notes:
         print(f"warning: {note}", file=sys.stderr)
-    if not comparison.settings:
-        raise UserError(f"{folders[0]}: holds no run with a config that can be read")
     print_table(comparison, console)
     path = folders[0] / PICTURE
     write_picture(comparison, path)

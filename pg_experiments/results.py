@@ -2,17 +2,12 @@
 
 import hashlib
 import json
-import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-
-PACKAGES = ("pg_experiments", "torch", "gymnasium", "hydra-core", "omegaconf", "numpy")
 
 
 @dataclass
@@ -32,7 +27,12 @@ class RunResult:
             `return_low` to `return_high` of the final deterministic evaluation; None when there was none.
         config_sha256: over what decides the run's numbers (see `config.config_sha256`).
         versions: of Python and the packages that decide the numbers.
-        git_commit: of the working folder, or None.
+        git_commit: of the checkout that the package is run from; None when it is installed from a wheel.
+        git_dirty: whether tracked files of that checkout differ from the commit; None without a commit.
+        platform: operating system and C library, whose functions some numbers come from.
+        cpu, cpu_capability: the processor's name, and the instructions that torch uses of it, such as `AVX2`.
+        torch_build: torch's own commit.
+        threads: that the run was computed with.
         run_dir: the run's folder, or None.
         policy: the trained policy as a `torch.nn.Module`.
     """
@@ -51,6 +51,12 @@ class RunResult:
     config_sha256: str
     versions: dict[str, str]
     git_commit: str | None
+    git_dirty: bool | None
+    platform: str
+    cpu: str
+    cpu_capability: str
+    torch_build: str
+    threads: int
     run_dir: Path | None = None
     policy: Any = field(default=None, repr=False)
 
@@ -68,29 +74,3 @@ def parameters_sha256(parameters: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and the packages that decide the numbers."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of the working folder, with `-dirty` after it when tracked files differ; None outside a checkout."""
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None

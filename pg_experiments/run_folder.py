@@ -2,11 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from pg_experiments import checkpoint
 from pg_experiments.config import Config
@@ -14,6 +11,7 @@ from pg_experiments.errors import UserError, first_line
 from pg_experiments.files import write_atomically
 from pg_experiments.records import RunRecords
 from pg_experiments.results import RunResult
+from pg_experiments.saved_config import SAVED, write_config
 from pg_experiments.tensorboard_summaries import hyperparameters
 
 RESULT = "result.json"
@@ -39,10 +37,7 @@ class RunFolder:
             raise UserError(f"{folder}: holds a run already; choose another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            saved = folder / ".hydra" / "config.yaml"
-            if not saved.exists():  # Hydra has written it already, unless training was called from Python
-                saved.parent.mkdir(exist_ok=True)
-                saved.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+            write_config(folder / SAVED, config)
             self._log = (folder / LOG).open("a", buffering=1)
             self._records = RunRecords(folder, config.logging.tensorboard)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,8 +11,13 @@ from pg_experiments.progress import duration
 from pg_experiments.results import RunResult
 
 
-def print_summary(result: RunResult) -> None:
-    """Outcome, folder, and the next commands to type."""
+def print_summary(result: RunResult, own_modules: Sequence[str] = ()) -> None:
+    """Outcome, folder, and the next commands to type.
+
+    Args:
+        result: of the run.
+        own_modules: the user's packages that its config names, which the next command has to be told to trust.
+    """
     console = Console(highlight=False, soft_wrap=True)
     colour = {"completed": "green", "interrupted": "yellow", "failed": "red"}[result.status]
     reason = f": {result.error}" if result.error else ""
@@ -29,6 +35,7 @@ def print_summary(result: RunResult) -> None:
     if result.run_dir:
         folder = shlex.quote(os.path.relpath(result.run_dir, Path.cwd()))
         console.print(f"folder:     {folder}", markup=False)
+        trust = "".join(f" --trust {name}" for name in own_modules)
         console.print("\nnext:", markup=False)
-        console.print(f"  python -m pg_experiments.evaluate {folder} --episodes 100", markup=False)
+        console.print(f"  python -m pg_experiments.evaluate {folder} --episodes 100{trust}", markup=False)
         console.print(f"  tensorboard --logdir {folder}", markup=False)

@@ -1,4 +1,4 @@
-"""The training command: `python -m pg_experiments.train policy=gaussian env=pendulum`.
+"""The training command: `python -m pg_experiments.train policy=gaussian env=pendulum`, or `--repeat RUN_DIR`.
 
 Hydra composes the config; `pg_experiments.training.train` does the work. torch is imported only when there is work.
 """
@@ -8,6 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -19,8 +20,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from pg_experiments import repeat
 from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
-from pg_experiments.errors import ConfigError, RunFailedError, UserError
+from pg_experiments.errors import ConfigError, RunFailedError, UserError, printable
+from pg_experiments.trust import modules_to_trust
 
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -32,16 +35,18 @@ def run_job(node: DictConfig) -> float | None:
 
     job = HydraConfig.get()
     alone = job.mode == RunMode.RUN
+    config = to_config(node)
+    own_modules = modules_to_trust(asdict(config))
     try:
-        (result,) = train([to_config(node)], [Path(job.runtime.output_dir)])
+        (result,) = train([config], [Path(job.runtime.output_dir)])
     except Interrupted as interrupted:
-        print_summary(interrupted.results[0])
+        print_summary(interrupted.results[0], own_modules)
         raise
     except UserError as error:
         if alone:  # Hydra would put a line of its own before ours
             fail(error)
         raise
-    print_summary(result)
+    print_summary(result, own_modules)
     if result.status == "failed":
         raise SystemExit(EXIT_FAILED) if alone else RunFailedError(result.error)  # the other jobs of a sweep go on
     return result.evaluation["return_mean"] if result.evaluation else None
@@ -53,6 +58,8 @@ def main() -> None:
     sys.argv[1:] = free_keys(sys.argv[1:])
     register()
     try:
+        if any(argument.partition("=")[0] == repeat.OPTION for argument in sys.argv[1:]):
+            raise SystemExit(repeat.main(sys.argv[1:]))
         sys.argv[1:] = name_folders_by_what_varies(sys.argv[1:])
         check_before_work(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
@@ -76,7 +83,7 @@ def main() -> None:
 
 def fail(error: UserError) -> NoReturn:
     """One line on stderr, and exit code 2."""
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {printable(str(error))}", file=sys.stderr)
     raise SystemExit(EXIT_USER_ERROR)
 
 

@@ -19,9 +19,10 @@ from pg_experiments.memory import keep_freed_memory
 from pg_experiments.monitoring import broken_numbers, columns_of
 from pg_experiments.policies.module import PolicyModule
 from pg_experiments.progress import Display, Status, make_display
-from pg_experiments.results import RunResult, git_commit, parameters_sha256, versions
+from pg_experiments.results import RunResult, parameters_sha256
 from pg_experiments.run_folder import RunFolder, problem_of
 from pg_experiments.runs import DTYPES
+from pg_experiments.surroundings import surroundings
 
 WAITING_SECONDS = 10.0  # runs that have ended wait so long for others, to be evaluated as one program
 
@@ -104,7 +105,7 @@ class _Training:
         self.paths = [Path(folder) for folder in run_dirs] if run_dirs is not None else None
         self.folders: dict[int, RunFolder] = {}
         self.display = display
-        self.versions, self.git_commit = versions(), git_commit()
+        self.surroundings = surroundings()
         self.training_seconds = 0.0
 
     def run(self) -> list[RunResult]:
@@ -226,8 +227,7 @@ class _Training:
             parameters_sha256=parameters_sha256(parameters_of(state)),
             evaluation=evaluation._asdict() if evaluation else None,
             config_sha256=config_sha256(self.configs[run]),
-            versions=self.versions,
-            git_commit=self.git_commit,
+            **self.surroundings,
             run_dir=self.paths[run] if self.paths else None,
             policy=PolicyModule(self.batch.parts.policy, state["policy"]["parameters"]),
         )

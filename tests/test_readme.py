@@ -31,7 +31,7 @@ def blocks(language: str) -> list[str]:
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
-TRAININGS = [line for line in COMMANDS if line.startswith("python -m pg_experiments.train")]
+TRAININGS = [line for line in COMMANDS if line.startswith("python -m pg_experiments.train") and "--repeat" not in line]
 
 
 def small_compose(*overrides: str):
@@ -58,15 +58,23 @@ def test_every_training_command_runs(line: str, monkeypatch: pytest.MonkeyPatch,
     assert list(tmp_path.glob("outputs/**/result.json"))
 
 
-def test_the_evaluation_command_runs_on_what_the_main_job_left(
+def test_the_commands_for_a_run_work_on_what_the_main_job_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (line,) = [line for line in COMMANDS if line.startswith("python -m pg_experiments.evaluate")]
-    folder, *flags = shlex.split(line)[3:]
+    lines = [line for line in COMMANDS if line.startswith("python -m pg_experiments.evaluate")]
+    (repetition,) = [line for line in COMMANDS if "--repeat" in line]
+    folder = shlex.split(lines[0])[3]
     assert run_training("python -m pg_experiments.train policy=gaussian env=pendulum", monkeypatch, tmp_path) == 0
     (run_dir,) = (tmp_path / Path(folder).parent).iterdir()
-    evaluate([str(run_dir), *flags])
-    assert "95 % interval" in capsys.readouterr().out
+    for line in lines:
+        assert shlex.split(line)[3] == folder
+        evaluate([str(run_dir), *shlex.split(line)[4:]])
+        assert "95 % interval" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["train", *shlex.split(repetition.replace(folder, str(run_dir)))[3:]])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert "identical" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("code", blocks("python"))

@@ -1,18 +1,23 @@
 """A trained policy as a plain `torch.nn.Module`."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pg_experiments.checkpoint import load
+from pg_experiments.checkpoint import LAST, load
 from pg_experiments.composition import load_config
-from pg_experiments.config import Config
-from pg_experiments.errors import UserError
+from pg_experiments.config import Config, walk
+from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
-from pg_experiments.runs import DTYPES, build, stack
+from pg_experiments.runs import DTYPES, Parts, build, stack
+from pg_experiments.sweeps.sizing import available_bytes
+from pg_experiments.trust import as_names
+from pg_experiments.untrusted_files import size_inside, size_text
 
 
 class PolicyModule(torch.nn.Module):
@@ -48,29 +53,69 @@ class PolicyModule(torch.nn.Module):
         return action[0] if single else action
 
 
-def load_policy(run_dir: str | Path) -> PolicyModule:
-    """The policy that a run's folder holds.
+def load_policy(run_dir: str | Path, trust: str | Sequence[str] = ()) -> PolicyModule:
+    """The policy that a run's folder holds. No code of the folder is run.
+
+    Args:
+        run_dir: the folder, perhaps somebody else's.
+        trust: packages that its config may name classes of, such as `("my_package",)`; theirs is run.
 
     Raises:
-        UserError: when the folder is no run or its checkpoint cannot be read.
+        UserError: when the folder is no run, its checkpoint cannot be read, or it names what is not trusted.
 
     Example:
         `action = load_policy("outputs/runs/...")(observation)`
     """
     folder = Path(run_dir)
-    policy, parameters, _ = restore(folder)
+    policy, parameters, _ = restore(folder, as_names(trust))
     return PolicyModule(policy, parameters)
 
 
-def restore(run_dir: Path) -> tuple[Policy, Parameters, Config]:
+def restore(run_dir: Path, trust: Sequence[str] = ()) -> tuple[Policy, Parameters, Config]:
     """A run's policy, its parameters `[1, ...]`, and its config."""
-    config = load_config(run_dir)
-    saved = load(run_dir)["policy"]["parameters"]
+    config = load_config(run_dir, trust)
+    _check_claims(run_dir, config)
     parts = build(stack([config]))
     expected = parts.policy.init([torch.Generator()], DTYPES[config.dtype])
+    saved = load(run_dir, _bytes(expected) + _baseline_bytes(parts, config))["policy"]["parameters"]
     for name, tensor in expected.items():
-        if name not in saved or saved[name].shape != tensor.shape:
+        if not _alike(saved.get(name), tensor):
             raise UserError(
                 f"{run_dir}: the checkpoint does not fit the config: {name} should be {tuple(tensor.shape)}"
             )
+    if added := [name for name in saved if name not in expected]:
+        raise UserError(f"{run_dir}: the checkpoint does not fit the config: the policy has no {added[0]}")
     return parts.policy, saved, config
+
+
+def _check_claims(run_dir: Path, config: Config) -> None:
+    """Refuse a config whose networks would take far more memory than the checkpoint can fill, or than there is."""
+    numbers = 0
+    for key, value, _ in walk(config):
+        if key.endswith(".hidden_sizes") and isinstance(value, list) and all(isinstance(size, int) for size in value):
+            numbers += sum(rows * columns for rows, columns in pairwise(value))
+    claimed = numbers * DTYPES[config.dtype].itemsize
+    try:
+        size = size_inside(run_dir, run_dir / LAST)
+    except FileNotFoundError:
+        raise UserError(f"{run_dir}: not a finished run's folder; it has no {LAST}") from None
+    if claimed > size:
+        raise UserError(
+            f"{run_dir / LAST}: cannot be read (it has {size_text(size)}, and the hidden_sizes of the config make "
+            f"networks of at least {size_text(claimed)})"
+        )
+    if claimed > available_bytes():
+        raise ConfigError("hidden_sizes", None, f"networks of {size_text(claimed)} are more than the free memory")
+
+
+def _bytes(parameters: Parameters) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in parameters.values())
+
+
+def _baseline_bytes(parts: Parts, config: Config) -> int:
+    learner = parts.baseline.init([torch.Generator()], DTYPES[config.dtype])
+    return _bytes(learner.parameters) if learner else 0
+
+
+def _alike(saved: object, expected: Tensor) -> bool:
+    return isinstance(saved, Tensor) and saved.shape == expected.shape and saved.dtype == expected.dtype

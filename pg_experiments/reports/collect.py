@@ -1,22 +1,30 @@
-"""Runs from their folders. What stands there is data, perhaps somebody else's: nothing in it is executed."""
+"""Runs from their folders. What stands there is data, perhaps somebody else's: nothing in it is executed.
+
+A `_target_` stays a text, so no class has to be trusted; files are read from inside the folder only, and only so much.
+"""
 
 import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pg_experiments.errors import UserError, first_line
+from pg_experiments.saved_config import SAVED, read_config
+from pg_experiments.untrusted_files import read_inside, size_inside, size_text
 
 Numbers = NDArray[np.float64]
 STATUSES = ("completed", "failed", "interrupted", "unfinished")
 CURVE = "episode/return_mean"
+MOST_RESULT_BYTES = 1_000_000  # of a result.json, which has about two thousand
+MOST_CURVE_BYTES = 1 << 30  # of a metrics.csv: four million rows
+LONGEST_ROW = 10_000  # characters
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,37 +75,26 @@ def collect(folder: str | Path) -> list[Run]:
     configs = [path for path in folder.rglob(".hydra/config.yaml") if path.is_file()]
     if not configs:
         raise UserError(f"{folder}: holds no runs; a run is a folder with a .hydra/config.yaml")
-    return [read_run(path.parent.parent) for path in sorted(configs, key=_natural_order)]
+    return [read_run(path.parent.parent, folder) for path in sorted(configs, key=_natural_order)]
 
 
-def read_run(folder: Path) -> Run:
-    """One run's folder as a `Run`; what cannot be read is named in its `problems`."""
+def read_run(folder: Path, root: Path) -> Run:
+    """One run's folder as a `Run`; what cannot be read, or leads out of `root`, is named in its `problems`."""
     problems: list[str] = []
-    config, written = _read_config(folder / ".hydra" / "config.yaml", problems)
-    status, evaluation, episodes = _read_result(folder / "result.json", problems)
-    env_steps, return_mean = _read_curve(folder / "metrics.csv", problems)
+    config, written = _read_config(folder / SAVED, root, problems)
+    status, evaluation, episodes = _read_result(folder / "result.json", root, problems)
+    env_steps, return_mean = _read_curve(folder / "metrics.csv", root, problems)
     return Run(folder, status, config, written, evaluation, episodes, env_steps, return_mean, tuple(problems))
 
 
-def printable(text: str) -> str:
-    """A text from somebody's files in one line, without the control characters that a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
-
-
-def _read_config(path: Path, problems: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The config with and without its interpolations; two empty ones when it cannot be read."""
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
+def _read_config(path: Path, root: Path, problems: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config with and without its references; two empty ones when it cannot be read."""
     try:
-        node = OmegaConf.load(path)
-        if not isinstance(node, DictConfig):
-            raise ValueError("it is not a mapping of keys to values")
-        resolved, written = (OmegaConf.to_container(node, resolve=resolve) for resolve in (True, False))
+        resolved, written = read_config(path, root)
         return dict(_leaves(resolved)), dict(_leaves(written))
-    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
-        problems.append(f"{path}: cannot be read, and its run is left out ({first_line(error)})")
+    except (OSError, UserError, RecursionError) as error:
+        reason = first_line(error).removeprefix(f"{path}: ")
+        problems.append(f"{path}: cannot be read, and its run is left out ({reason})")
         return {}, {}
 
 
@@ -109,10 +106,10 @@ def _leaves(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
         yield prefix, value
 
 
-def _read_result(path: Path, problems: list[str]) -> tuple[str, float | None, int | None]:
+def _read_result(path: Path, root: Path, problems: list[str]) -> tuple[str, float | None, int | None]:
     """Status, mean return of the final evaluation and its number of episodes."""
     try:
-        result = json.loads(path.read_bytes())
+        result = json.loads(read_inside(root, path, MOST_RESULT_BYTES))
         status, evaluation = result["status"], result["evaluation"]
         if status not in STATUSES:
             raise ValueError(f"status must be one of {', '.join(STATUSES[:3])}")
@@ -126,17 +123,19 @@ def _read_result(path: Path, problems: list[str]) -> tuple[str, float | None, in
         return "unfinished", None, None
     except KeyError as error:
         problems.append(f"{path}: cannot be used (it has no {error.args[0]})")
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        problems.append(f"{path}: cannot be used ({first_line(error)})")
+    except (OSError, UserError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        problems.append(f"{path}: cannot be used ({first_line(error).removeprefix(f'{path}: ')})")
     return "unfinished", None, None
 
 
-def _read_curve(path: Path, problems: list[str]) -> tuple[Numbers, Numbers]:
+def _read_curve(path: Path, root: Path, problems: list[str]) -> tuple[Numbers, Numbers]:
     """The learning curve, empty when a row is damaged; a last row still being written is no damage."""
     points: list[tuple[float, float]] = []
     try:
+        if (size := size_inside(root, path)) > MOST_CURVE_BYTES:
+            raise ValueError(f"it has {size_text(size)}")
         with path.open(newline="") as file:
-            rows = csv.reader(file)
+            rows = csv.reader(_lines(file))
             header = next(rows, [])
             if not header:  # started a moment ago
                 return np.empty(0), np.empty(0)
@@ -154,11 +153,20 @@ def _read_curve(path: Path, problems: list[str]) -> tuple[Numbers, Numbers]:
                 points.append(point)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, csv.Error) as error:
-        problems.append(f"{path}: damaged, so this learning curve is left out ({first_line(error)})")
+    except (OSError, UserError, ValueError, csv.Error) as error:
+        reason = first_line(error).removeprefix(f"{path}: ")
+        problems.append(f"{path}: damaged, so this learning curve is left out ({reason})")
         points.clear()  # what is whole of it would cut the mean of all runs short
     table = np.array(points, dtype=float).reshape(-1, 2)
     return table[:, 0], table[:, 1]
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Line by line; a file without ends of lines is not taken into memory."""
+    while line := file.readline(LONGEST_ROW):
+        if len(line) == LONGEST_ROW:
+            raise ValueError(f"a line has {LONGEST_ROW} characters or more")
+        yield line
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:

@@ -1,15 +1,14 @@
 """The comparison as a picture: learning curves of all settings."""
 
-import contextlib
 import io
 import math
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pg_experiments.errors import UserError
+from pg_experiments.files import write_atomically
 from pg_experiments.reports.settings import Comparison, Setting
 from pg_experiments.reports.statistics import Curve, curve, score
 from pg_experiments.reports.table import BEST, best_settings, digits_of, number
@@ -36,13 +35,9 @@ def write_picture(comparison: Comparison, path: Path) -> None:
     """
     content = io.BytesIO()
     draw(comparison).savefig(content, format="png", dpi=DPI)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content.getvalue())
-        temporary.replace(path)
+        write_atomically(path, content.getvalue())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pg_experiments.reports.collect import Run, printable
+from pg_experiments.errors import printable
+from pg_experiments.reports.collect import Run
 
 NOT_SETTINGS = ("seed", "logging.", "checkpoint.", "sweep.")  # keys that change nothing about what is compared
 LEARNING_RATE = "optimizer.lr"

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,12 @@ def check_unchanged(sweep_dir: Path, jobs: Sequence[Job], swept: Sequence[str]) 
             _flat(OmegaConf.to_container(OmegaConf.load(path))),
             _flat(OmegaConf.to_container(job.composed, enum_to_str=True)),
         )
+        values = _flat(asdict(job.config))  # what the environment gave, a run's folder holds as its value
         differences = [
             f"{key} is {before.get(key, 'not set')} there and {now.get(key, 'not set')} now"
             for key in [*now, *(key for key in before if key not in now)]
-            if before.get(key) != now.get(key) and not f"{key}.".startswith((*FREE_KEYS, *ignored))
+            if before.get(key) not in (now.get(key), values.get(key))
+            and not f"{key}.".startswith((*FREE_KEYS, *ignored))
         ]
         if differences:
             more = f" and {len(differences) - MOST_DIFFERENCES} more" if len(differences) > MOST_DIFFERENCES else ""

@@ -1,0 +1,58 @@
+"""Same machine, same config, same bits: as in `golden.json`, and in a fresh process. `golden.py` writes the file."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import golden
+import pytest
+
+import pg_experiments
+
+GOLDEN = json.loads(golden.FILE.read_text())
+COMBINATIONS = list(golden.combinations())
+every_combination = pytest.mark.parametrize("names", COMBINATIONS, ids=" ".join)
+AGAIN = "; if this change is meant to change results, say so in CHANGELOG.md and run python tests/golden.py"
+
+
+@cache
+def computed(*names: str) -> dict[str, Any]:
+    return golden.compute(*names)
+
+
+def test_every_policy_algorithm_and_baseline_has_golden_numbers():
+    assert set(golden.ENVS) == set(golden.options("policy")), "a new policy needs an environment in tests/golden.py"
+    assert set(GOLDEN["parameters"]) == {" ".join(names) for names in COMBINATIONS}, f"other combinations{AGAIN}"
+    assert len(COMBINATIONS) >= 12
+
+
+@every_combination
+def test_three_updates_give_the_golden_numbers(names):
+    expected, found = GOLDEN["parameters"][" ".join(names)]["first"], computed(*names)["first"]
+    assert list(found) == list(expected), AGAIN
+    for name, numbers in expected.items():
+        assert found[name] == pytest.approx(numbers, rel=1e-9, abs=1e-12), f"{name}{AGAIN}"
+
+
+@every_combination
+def test_three_updates_give_the_golden_bits(names):
+    if GOLDEN["written_by"] != golden.writer():
+        pytest.skip(f"written by {GOLDEN['written_by']}, this is {golden.writer()}: numbers are compared, bits are not")
+    assert computed(*names)["parameters_sha256"] == GOLDEN["parameters"][" ".join(names)]["parameters_sha256"], AGAIN
+
+
+def test_a_fresh_process_gives_the_same_bits_as_this_one():
+    process = subprocess.run(
+        [sys.executable, golden.__file__, "--print"],
+        env={**os.environ, "PYTHONPATH": str(Path(pg_experiments.__file__).parents[1]), "PYTHONHASHSEED": "77"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    fresh = json.loads(process.stdout)["parameters"]
+    assert fresh == {" ".join(names): computed(*names) for names in COMBINATIONS}
