@@ -50,9 +50,10 @@ def test_an_environment_that_raises_fails_the_runs_with_its_reason_and_their_las
 
 def test_an_interruption_while_a_run_leaves_mixes_up_no_runs(tmp_path, monkeypatch):
     alone = [train([config])[0] for config in configs(200, 100_000)[:1]]
-    with monkeypatch.context() as patch, pytest.raises(Interrupted) as caught:
+    with monkeypatch.context() as patch:
         patch.setattr(Batch, "end", after(0, KeyboardInterrupt(), Batch.end))
-        train(configs(200, 100_000), [tmp_path / "0", tmp_path / "1"])
+        with pytest.raises(Interrupted) as caught:
+            train(configs(200, 100_000), [tmp_path / "0", tmp_path / "1"])
     first, second = caught.value.results
     assert (first.status, second.status) == ("interrupted", "interrupted")  # the first one awaits its evaluation
     assert first.evaluation is None
