@@ -1,40 +1,176 @@
-"""Checkpoints: one file per run, holding tensors and plain numbers only."""
+"""The checkpoints of a run: the newest, those before it, and the best; tensors and plain numbers only, with a checksum.
 
+`checkpoints/last.pt` is the newest one. The one that it replaces stays as `iteration_N.pt`, so that there are two: a
+file that a failing disk has damaged is found by its checksum, and the one before is used. `best.pt` is the state with
+the highest return so far. All of them are torch's own files, and `torch.load` reads them; the checksum is the comment
+at the end of what is a ZIP archive.
+"""
+
+import hashlib
 import io
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pg_experiments.errors import UserError, first_line
-from pg_experiments.files import write_atomically
+from pg_experiments.files import sync_folder, write_atomically, write_temporary
 
-LAST = Path("checkpoints") / "last.pt"
-
-
-def save(run_dir: Path, state: Mapping[str, Any]) -> None:
-    """Write `checkpoints/last.pt`, atomically."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    path = run_dir / LAST
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, buffer.getvalue())
+FOLDER = Path("checkpoints")
+LAST, BEST = FOLDER / "last.pt", FOLDER / "best.pt"
+END_OF_ARCHIVE, BEFORE_COMMENT = b"PK\x05\x06", 22  # of a ZIP file: the signature and size of its last record
+CHECKSUM = b"sha256:"
+COMMENT = len(CHECKSUM) + 64
 
 
-def load(run_dir: Path) -> dict[str, Any]:
-    """Read `checkpoints/last.pt` as tensors and plain numbers: no code in it is run.
+class DamagedError(UserError):
+    """A checkpoint that is not what was written. The message names the file."""
 
-    Raises:
-        UserError: when there is none, or it cannot be read.
+
+def save(run_dir: Path, state: Mapping[str, Any], before: int | None = None, keep: int = 1) -> None:
+    """Write `checkpoints/last.pt`, atomically; only when it is safe, old ones are removed.
+
+    Args:
+        run_dir: the run's folder.
+        state: what to write.
+        before: the iteration of the `last.pt` that is there and stays as `iteration_N.pt`; None: it is replaced.
+        keep: how many of those stay.
     """
     path = run_dir / LAST
-    if not path.is_file():
-        raise UserError(f"{run_dir}: not a finished run's folder; it has no {LAST}")
+    path.parent.mkdir(exist_ok=True)
+    temporary = write_temporary(path, sealed(state))
     try:
-        state = torch.load(path, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}: {first_line(error)})") from error
+        if before is not None and path.exists():
+            _keep(path, path.with_name(f"iteration_{before:09d}.pt"))
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    prune(run_dir, keep)
+
+
+def save_best(run_dir: Path, state: Mapping[str, Any]) -> None:
+    """Write `checkpoints/best.pt`, atomically."""
+    path = run_dir / BEST
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, sealed(state))
+
+
+def _keep(path: Path, numbered: Path) -> None:
+    """Give a file a second name, so that it never lacks the first; where the file system cannot, a new name."""
+    numbered.unlink(missing_ok=True)
+    try:
+        os.link(path, numbered)
+    except OSError:
+        path.replace(numbered)
+
+
+def prune(run_dir: Path, keep: int) -> None:
+    """Remove all `iteration_N.pt` but the newest `keep`."""
+    for path in numbered(run_dir)[keep:]:
+        path.unlink(missing_ok=True)
+
+
+def numbered(run_dir: Path) -> list[Path]:
+    """Every `iteration_N.pt` there is, the newest first."""
+    paths = [path for path in (run_dir / FOLDER).glob("iteration_*.pt") if re.fullmatch(r"iteration_\d+", path.stem)]
+    return sorted(paths, key=lambda path: int(path.stem.partition("_")[2]), reverse=True)
+
+
+def candidates(run_dir: Path) -> list[Path]:
+    """What a run can be continued from, the newest first; `last.pt` also when it is missing and others are there."""
+    older = numbered(run_dir)
+    return [run_dir / LAST, *older] if older or (run_dir / LAST).exists() else []
+
+
+def load(run_dir: Path, name: str = "last") -> dict[str, Any]:
+    """Read a checkpoint as tensors and plain numbers: no code in it is run.
+
+    Args:
+        run_dir: the run's folder.
+        name: `last`, `best` or `iteration_N`. When `last` is damaged, the one before is used, and a line on stderr says
+            so.
+
+    Raises:
+        UserError: when there is none, or none can be read.
+    """
+    path = run_dir / FOLDER / f"{name}.pt"
+    paths = (
+        candidates(run_dir) if name == "last" else [path] if path.is_file() and path.parent == run_dir / FOLDER else []
+    )
+    if not paths:
+        raise UserError(f"{run_dir}: not a finished run's folder; it has no {FOLDER / name}.pt")
+    damaged: list[DamagedError] = []
+    for path in paths:
+        try:
+            state = read(path)
+        except DamagedError as error:
+            damaged.append(error)
+            continue
+        say(notes(damaged, path))
+        return state
+    raise damaged[0]
+
+
+def notes(damaged: Sequence[DamagedError], used: Path | None) -> list[str]:
+    """What a person is told about checkpoints that were passed over."""
+    instead = f"{used.name} is used instead" if used else "there is no other"
+    return [f"{error}; {instead}" for error in damaged]
+
+
+def say(lines: Sequence[str]) -> None:
+    """Put lines on stderr."""
+    import sys
+
+    for line in lines:
+        print(f"note: {line}", file=sys.stderr, flush=True)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read one file.
+
+    Raises:
+        DamagedError: when it is missing, or not what was written.
+        UserError: when the system does not let us read it.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedError(f"{path}: cannot be read (it is missing)") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if problem := problem_of_seal(content):
+        raise DamagedError(f"{path}: cannot be read ({problem})")
+    try:
+        state = torch.load(io.BytesIO(content), weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise DamagedError(f"{path}: cannot be read ({type(error).__name__}: {first_line(error)})") from error
     if not (isinstance(state, dict) and isinstance(state.get("policy"), dict) and "parameters" in state["policy"]):
-        raise UserError(f"{path}: cannot be read (it is not the checkpoint of a run)")
+        raise DamagedError(f"{path}: cannot be read (it is not the checkpoint of a run)")
     return state
+
+
+def sealed(state: Mapping[str, Any]) -> bytes:
+    """torch's bytes of a state, with their SHA-256 as the comment of the archive."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    archive = buffer.getvalue()
+    assert archive[-BEFORE_COMMENT:].startswith(END_OF_ARCHIVE), "torch.save wrote no ZIP archive without comment"
+    body = archive[:-2] + COMMENT.to_bytes(2, "little")  # the last two bytes are the length of the comment
+    return body + CHECKSUM + hashlib.sha256(body).hexdigest().encode()
+
+
+def problem_of_seal(content: bytes) -> str | None:
+    """Why some bytes are not what `sealed` made; None when they are."""
+    if not content:
+        return "it is empty"
+    body, comment = content[:-COMMENT], content[-COMMENT:]
+    if not comment.startswith(CHECKSUM):
+        return "its end, with the checksum, is missing"
+    if comment != CHECKSUM + hashlib.sha256(body).hexdigest().encode():
+        return "its checksum is wrong"
+    return None

@@ -19,18 +19,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="how many (default: 100)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of playing the mode")
     parser.add_argument("--seed", type=int, metavar="S", help="of the episodes (default: the run's own seed)")
+    parser.add_argument(
+        "--checkpoint", default="last", metavar="NAME", help="last, best or iteration_N (default: last)"
+    )
     options = parser.parse_args(arguments)
     if options.episodes < 1:
         parser.error(f"--episodes={options.episodes}: must be at least 1")
     try:
-        evaluate(options.run_dir, options.episodes, options.seed, deterministic=not options.stochastic)
+        evaluate(options.run_dir, options.episodes, options.seed, not options.stochastic, options.checkpoint)
     except UserError as error:
         parser.exit(2, f"error: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130)
 
 
-def evaluate(run_dir: Path, episodes: int, seed: int | None, deterministic: bool) -> None:
+def evaluate(run_dir: Path, episodes: int, seed: int | None, deterministic: bool, checkpoint: str = "last") -> None:
     """Do what the command says."""
     import torch
 
@@ -39,7 +42,7 @@ def evaluate(run_dir: Path, episodes: int, seed: int | None, deterministic: bool
     from pg_experiments.runs import DTYPES, build, stack
 
     torch.set_num_threads(1)
-    policy, parameters, config = restore(run_dir)
+    policy, parameters, config = restore(run_dir, checkpoint)
     parts = build(stack([config]))
     (outcome,) = evaluate_policy(
         policy,

@@ -10,8 +10,8 @@ from pg_experiments.progress import duration
 from pg_experiments.results import RunResult
 
 
-def print_summary(result: RunResult) -> None:
-    """Outcome, folder, and the next commands to type."""
+def print_summary(result: RunResult, again: str = "") -> None:
+    """Outcome, folder, and the next commands to type, among them the one that resumes the run, if there is one."""
     console = Console(highlight=False, soft_wrap=True)
     colour = {"completed": "green", "interrupted": "yellow", "failed": "red"}[result.status]
     reason = f": {result.error}" if result.error else ""
@@ -30,5 +30,7 @@ def print_summary(result: RunResult) -> None:
         folder = shlex.quote(os.path.relpath(result.run_dir, Path.cwd()))
         console.print(f"folder:     {folder}", markup=False)
         console.print("\nnext:", markup=False)
+        if again:
+            console.print(f"  {again}", markup=False)
         console.print(f"  python -m pg_experiments.evaluate {folder} --episodes 100", markup=False)
         console.print(f"  tensorboard --logdir {folder}", markup=False)

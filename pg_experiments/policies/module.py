@@ -48,8 +48,12 @@ class PolicyModule(torch.nn.Module):
         return action[0] if single else action
 
 
-def load_policy(run_dir: str | Path) -> PolicyModule:
+def load_policy(run_dir: str | Path, checkpoint: str = "last") -> PolicyModule:
     """The policy that a run's folder holds.
+
+    Args:
+        run_dir: the folder.
+        checkpoint: which one: `last`, `best` or `iteration_N`.
 
     Raises:
         UserError: when the folder is no run or its checkpoint cannot be read.
@@ -58,14 +62,14 @@ def load_policy(run_dir: str | Path) -> PolicyModule:
         `action = load_policy("outputs/runs/...")(observation)`
     """
     folder = Path(run_dir)
-    policy, parameters, _ = restore(folder)
+    policy, parameters, _ = restore(folder, checkpoint)
     return PolicyModule(policy, parameters)
 
 
-def restore(run_dir: Path) -> tuple[Policy, Parameters, Config]:
+def restore(run_dir: Path, checkpoint: str = "last") -> tuple[Policy, Parameters, Config]:
     """A run's policy, its parameters `[1, ...]`, and its config."""
     config = load_config(run_dir)
-    saved = load(run_dir)["policy"]["parameters"]
+    saved = load(run_dir, checkpoint)["policy"]["parameters"]
     parts = build(stack([config]))
     expected = parts.policy.init([torch.Generator()], DTYPES[config.dtype])
     for name, tensor in expected.items():
