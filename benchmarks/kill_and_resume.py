@@ -1,31 +1,37 @@
 """Kill training processes at random moments, resume them until they are complete, and compare every number.
 
-    python benchmarks/kill_and_resume.py --kills 20    # about half an hour
+    python benchmarks/kill_and_resume.py --kills 20    # about half an hour on two cores
 
 A run that was killed and resumed must be the run that was never disturbed: `parameters_sha256`, the evaluation, every
 row of `metrics.csv` and every scalar in TensorBoard's events, but for those that measure time. Each kind (one run from
 the command line, a batch from Python, a sweep with two workers) is killed with each signal; the moments are drawn from
 a seed. Of SIGTERM and SIGINT it also measures how long the end takes, and checks the exit code.
+
+The processes are forked from this one, which has imported everything: they begin at once.
 """
 
 import argparse
 import csv
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from pg_experiments import compose, train
+from pg_experiments.train import main as main_of_train
+from pg_experiments.training import Interrupted
+
 SMALL = (
     "policy=softmax",
     "env=cartpole",
@@ -37,33 +43,37 @@ SMALL = (
     "checkpoint.seconds=0.2",
     "logging.progress=none",
 )
-BATCH = """
-import sys
-from pg_experiments import compose, train
-from pg_experiments.training import Interrupted
-steps, *overrides = sys.argv[1:]
-runs = [(f"seed={seed}", f"total_env_steps={int(steps) - 1000 * seed}") for seed in range(3)]
-configs = [compose(*overrides, *run, "checkpoint.resume=true") for run in runs]
-try:
-    train(configs, [f"runs/{seed}" for seed in range(3)])
-except Interrupted as interrupted:
-    sys.exit(128 + interrupted.number)
-"""
 KINDS = ("single", "batch", "sweep")
 START_SHARE = 0.2  # of the kills happen before the training has begun
 SECONDS = 240.0  # that nothing here takes
 
 
-def command(kind: str, env_steps: int, resume: bool) -> list[str]:
-    """What is typed to begin and, the same but for a single run, to resume."""
-    length = f"total_env_steps={env_steps}"
-    module = [sys.executable, "-m", "pg_experiments.train"]
-    if kind == "single":
-        return [*module, *SMALL, length, "hydra.run.dir=runs/0", *(["checkpoint.resume=true"] if resume else [])]
+def work(kind: str, folder: Path, env_steps: int, resume: bool) -> None:
+    """What the process that is killed does; it leads a session of its own, and its output goes to files."""
+    os.setsid()
+    os.chdir(folder)
+    for name, descriptor in (("out", 1), ("err", 2)):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if kind == "batch":
-        return [sys.executable, "-c", BATCH, str(env_steps), *SMALL]
-    sweep = ["seed=range(4)", "hydra.launcher.workers=2", "hydra.sweep.dir=runs"]
-    return [*module, "-m", *SMALL, length, *sweep]
+        train_batch(env_steps)
+        return
+    sys.argv = ["train", *SMALL, f"total_env_steps={env_steps}"]
+    if kind == "single":
+        sys.argv += ["hydra.run.dir=runs/0", *(["checkpoint.resume=true"] if resume else [])]
+    else:
+        sys.argv += ["-m", "seed=range(4)", "hydra.launcher.workers=2", "hydra.sweep.dir=runs"]
+    main_of_train()
+
+
+def train_batch(env_steps: int) -> None:
+    """Three runs of different lengths as one program, from Python."""
+    runs = [(f"seed={seed}", f"total_env_steps={env_steps - 1000 * seed}") for seed in range(3)]
+    configs = [compose(*SMALL, *run, "checkpoint.resume=true") for run in runs]
+    try:
+        train(configs, [f"runs/{seed}" for seed in range(3)])
+    except Interrupted as interrupted:
+        raise SystemExit(128 + interrupted.number) from None
 
 
 @dataclass
@@ -74,7 +84,7 @@ class Trial:
         kind: of `KINDS`.
         folder: of its own.
         env_steps: of a run.
-        seconds: what it took from the beginning of the training to its end, when it was not disturbed.
+        starting, seconds: what it took until the training began, and from there to the end, when not disturbed.
         kills: that found it alive.
         problems: what should not have been.
         to_end: seconds from a signal to the end of the process.
@@ -83,52 +93,50 @@ class Trial:
     kind: str
     folder: Path
     env_steps: int
+    starting: float = 0.0
     seconds: float = 0.0
     kills: int = 0
     problems: list[str] = field(default_factory=list)
     to_end: list[float] = field(default_factory=list)
 
-    def begin(self) -> subprocess.Popen[bytes]:
+    def begin(self) -> ForkProcess:
         """Start or resume it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        arguments = command(self.kind, self.env_steps, resume=(self.folder / "runs").exists())
-        with (self.folder / "out").open("ab") as out, (self.folder / "err").open("ab") as err:
-            return subprocess.Popen(
-                arguments,
-                cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
+        resume = (self.folder / "runs").exists()
+        process = multiprocessing.get_context("fork").Process(
+            target=work, args=(self.kind, self.folder, self.env_steps, resume)
+        )
+        process.start()
+        return process
 
     def undisturbed(self) -> None:
         """From the beginning to the end."""
+        begin = time.monotonic()
         process = self.begin()
         self._wait_for_training(process)
-        begin = time.monotonic()
+        began = time.monotonic()
         self._end(process, expected=0)
-        self.seconds = time.monotonic() - begin
+        self.starting, self.seconds = began - begin, time.monotonic() - began
 
     def kill(self, number: signal.Signals, moment: float, at_start: bool) -> bool:
         """Start or resume it and kill it at a moment (0 to 1) of its start or of its training; whether it was alive."""
         process = self.begin()
         if at_start:
-            self._sleep(process, moment * 2.0)
+            process.join(moment * self.starting)
         else:
             self._wait_for_training(process)
-            self._sleep(process, moment * self.seconds)
-        if process.poll() is not None:
+            process.join(moment * self.seconds)
+        if process.exitcode is not None:
             self._end(process, expected=0)
             return False
         heard = self._log_size() > 0
         begin = time.monotonic()
-        process.send_signal(number)
+        assert process.pid
+        os.kill(process.pid, number)
         ended = self._end(process, expected=None)
         self.to_end.append(ended - begin)
-        code = process.returncode
-        if code == 0:  # it was through but for the end of the process
+        code = process.exitcode
+        if not code:  # it was through but for the end of the process
             return False
         self.kills += 1
         if code not in (-number, 128 + number) or (heard and number != signal.SIGKILL and code < 0):
@@ -142,22 +150,18 @@ class Trial:
     def _log_size(self) -> int:
         return sum(path.stat().st_size for path in (self.folder / "runs").glob("*/train.log"))
 
-    def _wait_for_training(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_for_training(self, process: ForkProcess) -> None:
         before, deadline = self._log_size(), time.monotonic() + SECONDS
-        while process.poll() is None and self._log_size() <= before and time.monotonic() < deadline:
+        while process.exitcode is None and self._log_size() <= before and time.monotonic() < deadline:
             time.sleep(0.005)
 
-    def _sleep(self, process: subprocess.Popen[bytes], seconds: float) -> None:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=seconds)
-
-    def _end(self, process: subprocess.Popen[bytes], expected: int | None) -> float:
+    def _end(self, process: ForkProcess, expected: int | None) -> float:
         """Wait for the end of the process and of all its workers; when the process itself had ended."""
-        code = process.wait(timeout=SECONDS)
+        process.join(SECONDS)
         ended = time.monotonic()
-        if expected is not None and code != expected:
-            self.problems.append(f"exit code {code}: {(self.folder / 'err').read_text()[-500:]}")
-        while session_of(process.pid) and time.monotonic() < ended + SECONDS:
+        if expected is not None and process.exitcode != expected:
+            self.problems.append(f"exit code {process.exitcode}: {(self.folder / 'err').read_text()[-500:]}")
+        while session_of(process.pid or 0) and time.monotonic() < ended + SECONDS:
             time.sleep(0.02)
         return ended
 
@@ -256,7 +260,13 @@ def main() -> None:
         for name in options.signals:
             trials: list[Trial] = []
             while sum(trial.kills for trial in trials) < options.kills:
-                trial = Trial(kind, folder / f"{kind}-{name}-{len(trials)}", options.env_steps, reference.seconds)
+                trial = Trial(
+                    kind,
+                    folder / f"{kind}-{name}-{len(trials)}",
+                    options.env_steps,
+                    reference.starting,
+                    reference.seconds,
+                )
                 left = options.kills - sum(trial.kills for trial in trials)
                 kill_until(trial, signal.Signals[name], min(options.each, left), moments)
                 trial.compare(reference)

@@ -286,7 +286,7 @@ class _Training:
     def _consider(
         self, columns: dict[str, list[float]], evaluating: bool, state: State, errors: list[str | None]
     ) -> None:
-        """Let every folder remember the run's best state: by evaluations where there are any on the way, else by returns.
+        """Let every folder remember the run's best state: by evaluations where they are on the way, else by returns.
 
         The returns of an iteration were played with the parameters from before it.
         """
