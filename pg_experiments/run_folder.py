@@ -115,6 +115,8 @@ class RunFolder:
         `best.pt` comes before `last.pt`, which names its score: killed in between, the run finds the same best again.
         """
         iteration = iterations_of(state)
+        if self.saved == iteration and self._best_state is None:
+            return
         positions = self._records.positions(iteration)
         self._records.sync()
         best = self._best
