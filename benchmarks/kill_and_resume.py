@@ -58,11 +58,11 @@ def work(kind: str, folder: Path, env_steps: int, resume: bool) -> None:
     if kind == "batch":
         train_batch(env_steps)
         return
-    sys.argv = ["train", *SMALL, f"total_env_steps={env_steps}"]
+    sys.argv = ["train", *(["-m"] if kind == "sweep" else []), *SMALL, f"total_env_steps={env_steps}"]
     if kind == "single":
         sys.argv += ["hydra.run.dir=runs/0", *(["checkpoint.resume=true"] if resume else [])]
     else:
-        sys.argv += ["-m", "seed=range(4)", "hydra.launcher.workers=2", "hydra.sweep.dir=runs"]
+        sys.argv += ["seed=range(4)", "hydra.launcher.workers=2", "hydra.sweep.dir=runs"]
     main_of_train()
 
 
@@ -256,7 +256,8 @@ def main() -> None:
     for kind in options.kinds:
         reference = Trial(kind, folder / f"{kind}-reference", options.env_steps)
         reference.undisturbed()
-        failed += reference.problems
+        if reference.problems:
+            raise SystemExit("\n".join(reference.problems))
         for name in options.signals:
             trials: list[Trial] = []
             while sum(trial.kills for trial in trials) < options.kills:

@@ -142,7 +142,7 @@ def test_every_flipped_bit_is_found(tmp_path, bit):
     content = bytearray((tmp_path / LAST).read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     (tmp_path / LAST).write_bytes(content)
-    with pytest.raises(DamagedError, match="last.pt: cannot be read"):
+    with pytest.raises(DamagedError, match=r"last\.pt: cannot be read"):
         checkpoint.read(tmp_path / LAST)
 
 
@@ -151,7 +151,7 @@ def test_a_damaged_best_one_is_not_replaced_by_another(tmp_path):
     checkpoint.save_best(tmp_path, state(2))
     assert checkpoint.load(tmp_path, "best")["iterations"] == 2
     flip_a_bit(tmp_path / BEST)
-    with pytest.raises(UserError, match="best.pt: cannot be read"):
+    with pytest.raises(UserError, match=r"best\.pt: cannot be read"):
         checkpoint.load(tmp_path, "best")
 
 
