@@ -297,14 +297,18 @@ def test_the_command_says_what_is_wrong_in_one_line(run, tmp_path):  # noqa: F81
 
 def test_a_signal_waits_for_the_end_of_what_belongs_together():
     done = []
+
+    def send(then: str) -> None:
+        with unbroken():
+            signal.raise_signal(signal.SIGTERM)
+            done.append(then)
+
     with heard():
-        with pytest.raises(Stop), unbroken():
-            signal.raise_signal(signal.SIGTERM)
-            done.append("after the signal")
+        with pytest.raises(Stop):
+            send("after the signal")
         assert done == ["after the signal"]
-        with pytest.raises(Stop), unbroken():  # the second one does not wait
-            signal.raise_signal(signal.SIGTERM)
-            done.append("not reached")
+        with pytest.raises(Stop):  # the second one does not wait
+            send("not reached")
     assert done == ["after the signal"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     forget()
