@@ -74,9 +74,8 @@ def find(run_dir: Path, config: Config) -> Point | None:
     """The last checkpoint of a run that is whole and whose records are still there; None: it begins from the start.
 
     Raises:
-        UserError: when the folder holds a run with another config; names the keys.
+        UserError: when a checkpoint is of another config.
     """
-    check_same(run_dir, config)
     damaged: list[DamagedError] = []
     for path in checkpoint.candidates(run_dir):
         try:
@@ -100,6 +99,11 @@ def _point(run_dir: Path, config: Config, path: Path, content: dict[str, Any]) -
         raise DamagedError(f"{path}: cannot be continued (metrics.csv or the events are shorter than they were then)")
     best = Score(**about["best"]) if about["best"] else None
     return Point(content, about["positions"], best, about["seconds"], path)
+
+
+def has_begun(run_dir: Path) -> bool:
+    """Whether a run has written anything into the folder."""
+    return any((run_dir / name).exists() for name in ("train.log", "metrics.csv", "result.json", checkpoint.FOLDER))
 
 
 def check_same(run_dir: Path, config: Config) -> None:

@@ -63,6 +63,7 @@ class RunFolder:
         self._next_line = 0.0
         for note in point.notes if point else []:
             self.log(note)
+            checkpoint.say([note])
         goes_on = f"training goes on after iteration {iterations_of(point.state)}" if point else "training begins"
         self.log(f"{goes_on} {about}")
 

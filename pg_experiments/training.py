@@ -28,6 +28,7 @@ from pg_experiments.resume import (
     completed_result,
     env_steps_of,
     find,
+    has_begun,
     is_complete,
     iterations_of,
     joined,
@@ -141,7 +142,7 @@ class _Training:
         """Find out which runs are to be resumed, and from where."""
         for run, path in enumerate(self.paths or []):
             config = self.configs[run]
-            if not config.checkpoint.resume:
+            if not config.checkpoint.resume or not has_begun(path):
                 continue
             if is_complete(path, config):
                 self.results[run] = completed_result(path)

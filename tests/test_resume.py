@@ -195,8 +195,9 @@ def test_records_that_are_shorter_than_the_checkpoint_says_lead_to_the_one_befor
     (folder / "metrics.csv").write_bytes(text[:-3])
     train(configs(), [folder])
     assert outcome(folder) == undisturbed[0]
-    log = (folder / "train.log").read_text()
-    assert "last.pt: cannot be continued (metrics.csv or the events are shorter than they were then)" in log
+    log, message = (folder / "train.log").read_text(), "last.pt: cannot be continued (metrics.csv or the events are "
+    assert f"{message}shorter than they were then)" in log
+    assert f"{message}shorter than they were then); iteration_000000008.pt is used instead" in capfd.readouterr().err
     assert "training goes on after iteration 8" in log
 
 
