@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pg_experiments.errors import UserError, first_line
+from pg_experiments.seal import COMMENT, END_OF_ARCHIVE
 from pg_experiments.untrusted_files import size_inside, size_text
 
 FACTOR = 8  # parameters, up to three states of the optimizer for each, and as much again
 SLACK = 1 << 20  # names, shapes, generator and counters
-END = struct.Struct("<4s4H2LH")  # of an archive without a comment: ..., records, bytes and place of their table, 0
+END = struct.Struct("<4s4H2LH")  # before the comment: ..., records, bytes and place of their table, size of the comment
 LARGE = 1 << 32  # bytes; from here on the end says less
 ELEMENT_BYTES = {
     **dict.fromkeys(("UntypedStorage", "ByteStorage", "CharStorage", "BoolStorage"), 1),
@@ -59,9 +60,9 @@ class _RefusedError(Exception):
 
 
 def _check_archive(file: io.BufferedReader, size: int, most: int) -> None:
-    file.seek(max(0, size - END.size))
+    file.seek(max(0, size - END.size - COMMENT))
     end = file.read(END.size)
-    if not end.startswith(b"PK\x05\x06"):
+    if not end.startswith(END_OF_ARCHIVE):
         raise _RefusedError("it is no archive of tensors as torch writes it, or not all of it is there")
     with zipfile.ZipFile(file) as archive:
         records = {record.filename: record for record in archive.infolist()}

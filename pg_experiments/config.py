@@ -7,7 +7,7 @@ and runs share a batch only when their structure is equal. This module imports n
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from pg_experiments.schema_fields import check_value, checked, per_run
@@ -182,6 +182,9 @@ class EvaluationConfig:
 @dataclass(frozen=True)
 class CheckpointConfig:
     every: int = checked(0, at_least=0)
+    seconds: float = checked(60.0, at_least=0)
+    keep: int = checked(1, at_least=1)
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -266,6 +269,24 @@ def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, An
             yield from walk(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value, metadata
+
+
+FREE_KEYS = ("logging.", "checkpoint.", "sweep.")  # change no number of a run
+
+
+def differences(before: Config, now: Config) -> list[str]:
+    """The keys in which two configs differ, with both values, apart from `FREE_KEYS`."""
+    there, here = ({key: value for key, value, _ in walk(config)} for config in (before, now))
+    return [
+        f"{key} is {there.get(key, 'not set')} there and {here.get(key, 'not set')} now"
+        for key in dict.fromkeys([*there, *here])
+        if there.get(key) != here.get(key) and not key.startswith(FREE_KEYS)
+    ]
+
+
+def resuming(config: Config) -> Config:
+    """The same run, continued where its folder says it was."""
+    return replace(config, checkpoint=replace(config.checkpoint, resume=True))
 
 
 def check_values(config: Config) -> None:

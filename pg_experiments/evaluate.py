@@ -30,19 +30,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="PACKAGE",
         help="run this package's code where the run's config names it (repeatable; default: only our own parts)",
     )
+    parser.add_argument(
+        "--checkpoint", default="last", metavar="NAME", help="last, best or iteration_N (default: last)"
+    )
     options = parser.parse_args(arguments)
     if options.episodes < 1:
         parser.error(f"--episodes={options.episodes}: must be at least 1")
     try:
         with imports_from_elsewhere(options.trust):
-            evaluate(options.run_dir, options.episodes, options.seed, not options.stochastic, options.trust)
+            evaluate(
+                options.run_dir,
+                options.episodes,
+                options.seed,
+                not options.stochastic,
+                options.checkpoint,
+                options.trust,
+            )
     except UserError as error:
         parser.exit(2, f"error: {printable(str(error))}\n")
     except KeyboardInterrupt:
         parser.exit(130)
 
 
-def evaluate(run_dir: Path, episodes: int, seed: int | None, deterministic: bool, trust: Sequence[str] = ()) -> None:
+def evaluate(
+    run_dir: Path,
+    episodes: int,
+    seed: int | None,
+    deterministic: bool,
+    checkpoint: str = "last",
+    trust: Sequence[str] = (),
+) -> None:
     """Do what the command says."""
     import torch
 
@@ -51,7 +68,7 @@ def evaluate(run_dir: Path, episodes: int, seed: int | None, deterministic: bool
     from pg_experiments.runs import DTYPES, build, stack
 
     torch.set_num_threads(1)
-    policy, parameters, config = restore(run_dir, trust)
+    policy, parameters, config = restore(run_dir, checkpoint, trust)
     parts = build(stack([config]))
     (outcome,) = evaluate_policy(
         policy,

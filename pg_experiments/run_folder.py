@@ -1,16 +1,17 @@
 """A run's folder while it trains: metrics, events, log, checkpoints and, at the end, the result."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from pg_experiments import checkpoint
 from pg_experiments.config import Config
 from pg_experiments.errors import UserError, first_line
-from pg_experiments.files import write_atomically
+from pg_experiments.files import clear_run, write_atomically
 from pg_experiments.records import RunRecords
 from pg_experiments.results import RunResult
+from pg_experiments.resume import Point, Score, State, content_of, iterations_of
 from pg_experiments.saved_config import SAVED, write_config
 from pg_experiments.tensorboard_summaries import hyperparameters
 
@@ -24,31 +25,65 @@ class RunFolder:
 
     Args:
         folder: made if need be.
-        config: of the run.
-        about: first line of the log.
+        config: of the run; with `checkpoint.resume`, what the folder holds is continued or, without a point, removed.
+        about: of the training, for the log.
+        point: where the run is continued.
 
     Raises:
         UserError: when the folder holds a run already or cannot be written.
     """
 
-    def __init__(self, folder: Path, config: Config, about: str) -> None:
+    def __init__(self, folder: Path, config: Config, about: str, point: Point | None = None) -> None:
         self.folder = folder
-        if (folder / RESULT).exists() or (folder / checkpoint.LAST).exists():
-            raise UserError(f"{folder}: holds a run already; choose another folder")
+        self.config = config
+        held = (folder / RESULT).exists() or (folder / checkpoint.LAST).exists()
+        if held and not config.checkpoint.resume:
+            raise UserError(f"{folder}: holds a run already; choose another folder, or add checkpoint.resume=true")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_config(folder / SAVED, config)
+            if config.checkpoint.resume and not point:
+                clear_run(folder)
             self._log = (folder / LOG).open("a", buffering=1)
-            self._records = RunRecords(folder, config.logging.tensorboard)
+            self._records = RunRecords(folder, config.logging.tensorboard, point.positions if point else None)
+            if not self._records.continues_events:
+                self._records.hyperparameters(hyperparameters(config))
+            self.saved: int | None = None  # the iteration of `last.pt`, when it is whole
+            self._best: Score | None = None
+            self._best_state: State | None = None  # when it is not in `best.pt` yet
+            if point:
+                self._continue(point)
         except OSError as error:
             raise UserError(f"{folder}: cannot write the run's folder ({error.strerror})") from error
-        self._records.hyperparameters(hyperparameters(config))
         self._next_line = 0.0
-        self.log(about)
+        for note in point.notes if point else []:
+            self.log(note)
+            checkpoint.say([note])
+        goes_on = f"training goes on after iteration {iterations_of(point.state)}" if point else "training begins"
+        self.log(f"{goes_on} {about}")
+
+    def _continue(self, point: Point) -> None:
+        """Remove what is newer than the point: damaged checkpoints, the result of the interruption, half a file."""
+        (self.folder / RESULT).unlink(missing_ok=True)
+        for path in self.folder.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+        for path in checkpoint.candidates(self.folder):
+            if path == point.path:
+                break
+            path.unlink(missing_ok=True)
+        if point.path != self.folder / checkpoint.LAST:
+            point.path.replace(self.folder / checkpoint.LAST)
+        self.saved = iterations_of(point.state)
+        try:
+            if point.best:
+                checkpoint.read(self.folder / checkpoint.BEST)
+            self._best = point.best
+        except UserError as error:
+            checkpoint.say([f"{error}; the best one from now on will be kept"])
 
     def log(self, text: str) -> None:
         """One entry of `train.log`, with the time."""
-        if not self._log.closed:  # an interruption may find a run that is through
+        if not self._log.closed:
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
 
     def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float]) -> None:
@@ -58,12 +93,44 @@ class RunFolder:
             self._next_line = time.monotonic() + LOG_SECONDS
             self.log(f"iteration {iteration}, {env_steps:,} env steps, return {metrics['episode/return_mean']:.2f}")
 
-    def save(self, state: Mapping[str, Any]) -> None:
-        """The checkpoint `checkpoints/last.pt`."""
-        checkpoint.save(self.folder, state)
+    def consider(self, value: float, by: str, state_of: Callable[[], State]) -> None:
+        """Remember the state that had this mean return if it is the best so far; `best.pt` is written with `last.pt`.
 
-    def finish(self, result: RunResult, state: Mapping[str, Any]) -> None:
-        """Last row, checkpoint, and `result.json`, whose presence says that all of it is there."""
+        Args:
+            value: the mean return.
+            by: what was measured; see `resume.Score`.
+            state_of: gives the state, of this run alone.
+        """
+        if math.isfinite(value) and (self._best is None or value > self._best.value):
+            self._best_state = state_of()
+            self._best = Score(value, by, iterations_of(self._best_state))
+
+    def save(self, state: State, seconds: Mapping[str, float]) -> None:
+        """Bring `checkpoints/` up to date.
+
+        `best.pt` comes before `last.pt`, which names its score: killed in between, the run finds the same best again.
+        """
+        iteration = iterations_of(state)
+        if self.saved == iteration and self._best_state is None:
+            return
+        positions = self._records.positions(iteration)
+        self._records.sync()
+        best = self._best
+        if best and self._best_state is not None:
+            checkpoint.save_best(self.folder, {**self._best_state, "score": vars(best)})
+            self._best_state = None
+        before = self.saved if self.saved != iteration else None
+        content = content_of(state, self.config, positions, best, seconds)
+        checkpoint.save(self.folder, content, before, self.config.checkpoint.keep)
+        self.saved = iteration
+
+    def finish(self, result: RunResult, state: State, seconds: Mapping[str, float]) -> None:
+        """Checkpoint, last row, and `result.json`, whose presence says that all of it is there."""
+        if self._records.closed:  # an interruption may find a run that is through
+            return
+        if result.status == "interrupted":  # in the middle of an iteration, perhaps with its row
+            self._records.cut(self._records.positions(iterations_of(state)))
+        self.save(state, seconds)  # before the last row: killed in between, a run must not write it twice
         if result.evaluation:
             self._records.final_evaluation(result.env_steps, result.evaluation["return_mean"])
         reason = f": {result.error}" if result.error else ""
@@ -72,7 +139,6 @@ class RunFolder:
             scores = result.evaluation
             self.log(f"evaluation: mean return {scores['return_mean']:.2f} over {scores['episodes']} episodes")
         self._records.close()
-        self.save(state)
         write_atomically(self.folder / RESULT, result.to_json().encode())
         self.close()
 

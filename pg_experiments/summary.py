@@ -11,12 +11,13 @@ from pg_experiments.progress import duration
 from pg_experiments.results import RunResult
 
 
-def print_summary(result: RunResult, own_modules: Sequence[str] = ()) -> None:
+def print_summary(result: RunResult, own_modules: Sequence[str] = (), again: str = "") -> None:
     """Outcome, folder, and the next commands to type.
 
     Args:
         result: of the run.
         own_modules: the user's packages that its config names, which the next command has to be told to trust.
+        again: the command that resumes the run, if there is one.
     """
     console = Console(highlight=False, soft_wrap=True)
     colour = {"completed": "green", "interrupted": "yellow", "failed": "red"}[result.status]
@@ -37,5 +38,7 @@ def print_summary(result: RunResult, own_modules: Sequence[str] = ()) -> None:
         console.print(f"folder:     {folder}", markup=False)
         trust = "".join(f" --trust {name}" for name in own_modules)
         console.print("\nnext:", markup=False)
+        if again:
+            console.print(f"  {again}", markup=False)
         console.print(f"  python -m pg_experiments.evaluate {folder} --episodes 100{trust}", markup=False)
         console.print(f"  tensorboard --logdir {folder}", markup=False)

@@ -5,6 +5,7 @@ Hydra composes the config; `pg_experiments.training.train` does the work. torch 
 
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,10 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments import repeat
 from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
+from pg_experiments.config import Config, resuming
 from pg_experiments.errors import ConfigError, RunFailedError, UserError, printable
+from pg_experiments.interruption import exit_code, heard
 from pg_experiments.trust import modules_to_trust
 
-EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USER_ERROR = 1, 2
 
 
 def run_job(node: DictConfig) -> float | None:
@@ -38,9 +41,10 @@ def run_job(node: DictConfig) -> float | None:
     config = to_config(node)
     own_modules = modules_to_trust(asdict(config))
     try:
-        (result,) = train([config], [Path(job.runtime.output_dir)])
+        (result,) = train([config if alone else resuming(config)], [Path(job.runtime.output_dir)])
     except Interrupted as interrupted:
-        print_summary(interrupted.results[0], own_modules)
+        resume = again(sys.argv[1:], job.runtime.output_dir) if alone else ""
+        print_summary(interrupted.results[0], own_modules, resume)
         raise
     except UserError as error:
         if alone:  # Hydra would put a line of its own before ours
@@ -53,7 +57,16 @@ def run_job(node: DictConfig) -> float | None:
 
 
 def main() -> None:
-    """Run the command line; exit code 0, 1 (a run failed), 2 (a user's mistake) or 130 (Ctrl-C)."""
+    """Run the command line; exit code 0, 1 (a run failed), 2 (a user's mistake), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    with heard():
+        try:
+            command()
+        except KeyboardInterrupt:
+            raise SystemExit(exit_code()) from None
+
+
+def command() -> None:
+    """The same, with Ctrl-C and SIGTERM still `KeyboardInterrupt`."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: Hydra itself would print a traceback and exit with 1
     sys.argv[1:] = free_keys(sys.argv[1:])
     register()
@@ -61,14 +74,13 @@ def main() -> None:
         if any(argument.partition("=")[0] == repeat.OPTION for argument in sys.argv[1:]):
             raise SystemExit(repeat.main(sys.argv[1:]))
         sys.argv[1:] = name_folders_by_what_varies(sys.argv[1:])
-        check_before_work(sys.argv[1:])
+        if not check_before_work(sys.argv[1:]):
+            return
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
     except UserError as error:
         fail(error)
     except RunFailedError:
         raise SystemExit(EXIT_FAILED) from None
-    except KeyboardInterrupt:
-        raise SystemExit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `--help | head`: nobody reads on
     except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are as well
@@ -87,21 +99,55 @@ def fail(error: UserError) -> NoReturn:
     raise SystemExit(EXIT_USER_ERROR)
 
 
-def check_before_work(arguments: Sequence[str]) -> None:
-    """Compose and build a single run before Hydra makes its folder, so that a mistake leaves nothing behind."""
+def check_before_work(arguments: Sequence[str]) -> bool:
+    """Compose and build a single run before Hydra makes its folder, so that a mistake leaves nothing behind.
+
+    Returns:
+        Whether there is work: not for a run that is to be resumed and is complete.
+    """
     from hydra._internal.utils import get_args_parser
 
     flags = get_args_parser().parse_args(list(arguments))
     if flags.help or flags.hydra_help or flags.info or flags.cfg or flags.multirun or flags.shell_completion:
-        return
+        return True
     overrides = [item for item in flags.overrides if not re.match(r"[+~]*hydra(?!\.searchpath)", item)]
     config = to_config(compose_node(overrides, flags.config_dir))
     if config.sweep.name is not None or config.sweep.preview:
         key = "sweep.preview" if config.sweep.preview else "sweep.name"
         raise ConfigError(key, config.sweep.name or True, "is for sweeps; add -m, and several values of a key")
+    folder = folder_to_resume(config, flags.overrides) if config.checkpoint.resume else None
     from pg_experiments.runs import build, stack
 
     build(stack([config]))
+    if folder is None:
+        return True
+    from pg_experiments.resume import is_complete
+
+    if complete := is_complete(folder, config):
+        print(f"{folder}: is complete already; there is nothing to resume")
+    return not complete
+
+
+def folder_to_resume(config: Config, overrides: Sequence[str]) -> Path:
+    """The folder that `hydra.run.dir` names.
+
+    Raises:
+        ConfigError: when it is not given, so that Hydra would make a new one, or depends on other keys.
+    """
+    given = [item.partition("=")[2] for item in overrides if item.lstrip("+").startswith("hydra.run.dir=")]
+    if not given:
+        raise ConfigError("checkpoint.resume", True, "needs the folder of the run as well: hydra.run.dir=RUN")
+    if "${" in given[-1]:
+        raise ConfigError("hydra.run.dir", given[-1], "must be a plain path with checkpoint.resume=true")
+    return Path(given[-1].strip("'\""))
+
+
+def again(arguments: Sequence[str], folder: str) -> str:
+    """The command that resumes the run of this one."""
+    own = ("hydra.run.dir=", "checkpoint.resume=")
+    rest = [item for item in arguments if not item.lstrip("+").startswith(own)]
+    path = shlex.quote(os.path.relpath(folder))
+    return f"python -m pg_experiments.train {shlex.join([*rest, 'checkpoint.resume=true'])} hydra.run.dir={path}"
 
 
 def name_folders_by_what_varies(arguments: Sequence[str]) -> list[str]:

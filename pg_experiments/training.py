@@ -2,11 +2,13 @@
 
 import math
 import os
+import signal
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,24 +17,35 @@ from pg_experiments.batch import Batch, State, joined, parameters_of, rows_of, w
 from pg_experiments.config import Config, config_sha256
 from pg_experiments.errors import UserError, first_line
 from pg_experiments.evaluation import Evaluation, evaluate_each
+from pg_experiments.interruption import Stop, heard, unbroken
 from pg_experiments.memory import keep_freed_memory
 from pg_experiments.monitoring import broken_numbers, columns_of
 from pg_experiments.policies.module import PolicyModule
 from pg_experiments.progress import Display, Status, make_display
 from pg_experiments.results import RunResult, parameters_sha256
+from pg_experiments.resume import Point, completed_result, env_steps_of, find, has_begun, is_complete, iterations_of
 from pg_experiments.run_folder import RunFolder, problem_of
 from pg_experiments.runs import DTYPES
 from pg_experiments.surroundings import surroundings
 
+SHARE = 0.01  # of the time may go into checkpoints that are due by `checkpoint.seconds`
+WRITERS = 16  # threads that wait for the disk: it sees many files safe in little more time than one
 WAITING_SECONDS = 10.0  # runs that have ended wait so long for others, to be evaluated as one program
+EVALUATION = "evaluation/return_mean"
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C ended the training. `results` hold what every run had reached; their checkpoints are written."""
+    """Ctrl-C or SIGTERM ended the training.
 
-    def __init__(self, results: list[RunResult]) -> None:
+    Attributes:
+        results: what every run had reached; their checkpoints are written.
+        number: of the signal.
+    """
+
+    def __init__(self, results: list[RunResult], number: int = signal.SIGINT) -> None:
         super().__init__("training was interrupted")
         self.results = results
+        self.number = number
 
 
 class Ended(NamedTuple):
@@ -49,8 +62,9 @@ def train(
 
     Args:
         configs: from `compose`; they may differ in seed, learning rate and every other per-run number.
-        run_dirs: one folder per run, made if need be, for metrics, events, log, checkpoint and `result.json`; None
-            writes nothing.
+        run_dirs: one folder per run, made if need be, for metrics, events, log, checkpoints and `result.json`; None
+            writes nothing. With `checkpoint.resume`, a run goes on where its folder says that it was; one that is
+            complete is not trained again.
         display: shows the progress; None: as the first config's `logging.progress` says.
 
     Returns:
@@ -59,7 +73,7 @@ def train(
 
     Raises:
         UserError: before any work, when a config cannot be used.
-        Interrupted: on Ctrl-C, with the results so far.
+        Interrupted: on Ctrl-C or SIGTERM (when called in the main thread), with the results so far.
 
     While it runs, the process computes on one thread; what it keeps of freed memory, it keeps (see `memory.py`).
 
@@ -76,7 +90,8 @@ def train(
     torch.set_num_threads(1)  # with more, sums are split by size and a run would depend on its neighbours
     keep_freed_memory()
     try:
-        return _Training(configs, run_dirs, display).run()
+        with heard():
+            return _Training(configs, run_dirs, display).run()
     finally:
         torch.set_num_threads(threads)
 
@@ -103,26 +118,54 @@ class _Training:
         self.returns = [math.nan] * len(configs)
         self.learned = [time.perf_counter()] * len(configs)  # when each run's last iteration was complete
         self.paths = [Path(folder) for folder in run_dirs] if run_dirs is not None else None
+        self.points: dict[int, Point] = {}
+        self.resumed_steps = 0
+        self.next_save = time.monotonic() + configs[0].checkpoint.seconds
         self.folders: dict[int, RunFolder] = {}
         self.display = display
         self.surroundings = surroundings()
         self.training_seconds = 0.0
+        self._resume()
+
+    def _resume(self) -> None:
+        """Put every run that is to be resumed where its folder says that it was."""
+        for run, path in enumerate(self.paths or []):
+            config = self.configs[run]
+            if not config.checkpoint.resume or not has_begun(path):
+                continue
+            if is_complete(path, config):
+                self.results[run] = completed_result(path, config)
+                self.resumed_steps += self.results[run].env_steps
+                self.batch.end(run)
+            elif point := find(path, config):
+                self.points[run], self.good[run] = point, point.state
+                self.resumed_steps += env_steps_of(point.state)
+        if self.points:
+            active = self.batch.active
+            self.batch = Batch(self.configs, joined([self.good[run] for run in range(len(self.configs))]))
+            self.batch.active = active
+        for run in list(self.points):
+            if self._has_used_its_steps(run):
+                self.batch.end(run)
+                self.waiting.append(Ended(run, self.good[run]))
 
     def run(self) -> list[RunResult]:
-        """Iterate until every run has left the batch."""
+        """Iterate until every run has ended."""
         self.display = self.display or make_display(self.configs[0].logging.progress)
         try:
             for run, path in enumerate(self.paths or []):
-                about = f"training begins as run {run} of {len(self.configs)} in one program, process {os.getpid()}"
-                self.folders[run] = RunFolder(path, self.configs[run], about)
-            while self.batch.active:
-                self._iterate()
-                self._evaluate_the_waiting()
-        except KeyboardInterrupt:
-            for run, state in self.good.items():
+                about = f"as run {run} of {len(self.configs)} in one program, process {os.getpid()}"
                 if run not in self.results:
-                    self._finish(Ended(run, state), "interrupted")
-            raise Interrupted([self.results[run] for run in range(len(self.configs))]) from None
+                    self.folders[run] = RunFolder(path, self.configs[run], about, self.points.get(run))
+            while self.batch.active or self.waiting:
+                if self.batch.active:
+                    self._iterate()
+                self._evaluate_the_waiting()
+        except KeyboardInterrupt as stop:
+            left = [Ended(run, state) for run, state in self.good.items() if run not in self.results]
+            together([lambda ended=ended: self._finish(ended, "interrupted") for ended in left])  # type: ignore[misc]
+            number = stop.number if isinstance(stop, Stop) else signal.SIGINT
+            raise Interrupted([self.results[run] for run in range(len(self.configs))], number) from None
         finally:
             self.display.close()
             for folder in self.folders.values():
@@ -141,19 +184,23 @@ class _Training:
         whole = self.batch.state()
         states = {run: rows_of(whole, [run]) for run in runs}
         self.training_seconds += time.perf_counter() - begin
-        self._record(runs, iteration, states, errors)
-        self._save(states, errors)
-        completed = [run for run in runs if not errors[run] and self._has_used_its_steps(run)]
-        for run, problem in errors.items():
-            if problem:  # what it had before the numbers broke
-                self._finish(Ended(run, self.good[run]), "failed", problem)
-            else:
-                self.good[run] = states[run]
-            if problem or run in completed:
-                self.batch.end(run)
-        if completed and not self.waiting:
-            self.waiting_since = time.monotonic()
-        self.waiting += [Ended(run, states[run]) for run in completed]
+        columns = self._columns_of(runs, iteration)
+        evaluations = self._evaluate_on_the_way(states, errors)
+        with unbroken():  # the records of a run say what its state is
+            self._record(columns, evaluations, errors)
+            self._consider(columns, evaluations, states, errors)
+            self._save(states, errors)
+            completed = [run for run in runs if not errors[run] and self._has_used_its_steps(run)]
+            for run, problem in errors.items():
+                if problem:  # what it had before the numbers broke
+                    self._finish(Ended(run, self.good[run]), "failed", problem)
+                else:
+                    self.good[run] = states[run]
+                if problem or run in completed:
+                    self.batch.end(run)
+            if completed and not self.waiting:
+                self.waiting_since = time.monotonic()
+            self.waiting += [Ended(run, states[run]) for run in completed]
         self._show(iteration)
 
     def _leave_out_who_raises(self, error: Exception) -> None:
@@ -178,23 +225,81 @@ class _Training:
         return self.batch.env_steps[run] >= self.configs[run].total_env_steps
 
     def _save(self, states: Mapping[int, State], errors: dict[int, str | None]) -> None:
-        """Checkpoint the runs for which it is time; what prevents that is the run's error."""
-        every = self.configs[0].checkpoint.every
-        for run, state in states.items():
-            if run in self.folders and every and self.batch.iterations[run] % every == 0 and not errors[run]:
-                folder = self.folders[run]
-                errors[run] = problem_of(lambda: folder.save(state))  # noqa: B023 - called at once
+        """Checkpoint runs when it is time for it; what prevents that is the run's error.
+
+        By count, a run is saved when it has done so many iterations; by time, all of them together.
+        """
+        settings, begin = self.configs[0].checkpoint, time.monotonic()
+        by_time = settings.seconds > 0 and begin >= self.next_save
+        newest = {run: states.get(run, self.good[run]) for run in (self.folders if by_time else states)}
+
+        def is_due(run: int) -> bool:
+            if run not in self.folders or run in self.results or errors.get(run):
+                return False
+            iteration = iterations_of(newest[run])
+            by_count = run in states and settings.every > 0 and iteration % settings.every == 0
+            return iteration > 0 and iteration != self.folders[run].saved and (by_time or by_count)
+
+        def save(run: int) -> str | None:
+            return problem_of(lambda: self.folders[run].save(newest[run], self._seconds(run)))
+
+        due = [run for run in newest if is_due(run)]
+        for run, problem in zip(due, together([lambda run=run: save(run) for run in due]), strict=True):  # type: ignore[misc]
+            if problem and run not in errors:
+                self._finish(Ended(run, self.good[run]), "failed", problem)
+                self.batch.end(run)
+            elif problem:
+                errors[run] = problem
+        if by_time:
+            end = time.monotonic()
+            self.next_save = end + max(settings.seconds, (end - begin) / SHARE)
+
+    def _consider(
+        self,
+        columns: Mapping[int, Mapping[str, float]],
+        evaluations: Mapping[int, float],
+        states: Mapping[int, State],
+        errors: Mapping[int, str | None],
+    ) -> None:
+        """Let every folder remember the run's best state: by evaluations where they are on the way, else by returns.
+
+        The returns of an iteration were played with the parameters from before it.
+        """
+        for run, numbers in columns.items():
+            if run not in self.folders or errors[run]:
+                continue
+            if self.configs[0].evaluation.every == 0:
+                tag, before = "episode/return_mean", self.good[run]
+                self.folders[run].consider(numbers[tag], tag, lambda state=before: state)  # type: ignore[misc]
+            elif run in evaluations:
+                self.folders[run].consider(evaluations[run], EVALUATION, lambda state=states[run]: state)  # type: ignore[misc]
+
+    def _seconds(self, run: int) -> dict[str, float]:
+        """What a run has taken so far, of the clock and of training, before an interruption and after."""
+        before = self.points[run].seconds if run in self.points else {"wall": 0.0, "training": 0.0}
+        return {
+            "wall": before["wall"] + time.perf_counter() - self.start,
+            "training": before["training"] + self.training_seconds,
+        }
 
     def _evaluate_the_waiting(self) -> None:
         """Evaluate and finish the runs that have ended, many at a time: together they cost little more than one."""
         if not self.waiting or (self.batch.active and time.monotonic() - self.waiting_since < WAITING_SECONDS):
             return
-        for ended, outcome in zip(self.waiting, self._evaluate(self.waiting), strict=True):
+        outcomes = self._evaluate(self.waiting)
+
+        def finish(ended: Ended, outcome: Evaluation | str) -> None:
             if isinstance(outcome, str):
                 self._finish(ended, "failed", outcome)
-            else:
-                self._finish(ended, "completed", evaluation=outcome)
-        self.waiting = []
+                return
+            if ended.run in self.folders and self.configs[ended.run].evaluation.every:
+                self.folders[ended.run].consider(outcome.return_mean, EVALUATION, lambda: ended.state)
+            self._finish(ended, "completed", evaluation=outcome)
+
+        with unbroken():
+            pairs = zip(self.waiting, outcomes, strict=True)
+            together([lambda pair=pair: finish(*pair) for pair in pairs])  # type: ignore[misc]
+            self.waiting = []
 
     def _evaluate(self, ended: Sequence[Ended]) -> list[Evaluation | str]:
         """The deterministic evaluation of each run, from random numbers of its own; what it raised, if it did."""
@@ -213,7 +318,7 @@ class _Training:
     ) -> None:
         """Make a run's result and write its checkpoint and `result.json`."""
         run, state = ended
-        env_steps, iterations = int(state["env_steps"][0]), int(state["iterations"][0])
+        env_steps, iterations, seconds = env_steps_of(state), iterations_of(state), self._seconds(run)
         result = RunResult(
             status=status,
             error=error,
@@ -221,8 +326,8 @@ class _Training:
             env_steps=env_steps,
             iterations=iterations,
             episodes=iterations * self.batch.num_envs,
-            wall_seconds=time.perf_counter() - self.start,
-            env_steps_per_second=env_steps / max(self.training_seconds, 1e-9),
+            wall_seconds=seconds["wall"],
+            env_steps_per_second=env_steps / max(seconds["training"], 1e-9),
             runs_in_batch=len(self.configs),
             parameters_sha256=parameters_sha256(parameters_of(state)),
             evaluation=evaluation._asdict() if evaluation else None,
@@ -235,49 +340,53 @@ class _Training:
             folder = self.folders[run]
             if details:
                 problem_of(lambda: folder.log(details))
-            problem = problem_of(lambda: folder.finish(result, state))
+            problem = problem_of(lambda: folder.finish(result, state, seconds))
             if problem and status == "completed":
                 result.status, result.error = "failed", problem
         elif details:
             print(details)
         self.results[run] = result
 
-    def _record(
-        self,
-        runs: Sequence[int],
-        iteration: Iteration,
-        states: Mapping[int, State],
-        errors: dict[int, str | None],
-    ) -> None:
-        """One row of metrics for every run for which it is time; always for the last iteration of a run."""
+    def _columns_of(self, runs: Sequence[int], iteration: Iteration) -> dict[int, dict[str, float]]:
+        """Per run its numbers by tag."""
         now = time.perf_counter()
         columns = columns_of(iteration, [now - self.learned[run] for run in runs])
         for row, run in enumerate(runs):
             self.returns[run], self.learned[run] = columns["episode/return_mean"][row], now
-        if not self.folders:
-            return
+        return {run: {tag: values[row] for tag, values in columns.items()} for row, run in enumerate(runs)}
+
+    def _evaluate_on_the_way(self, states: Mapping[int, State], errors: dict[int, str | None]) -> dict[int, float]:
+        """The mean returns of the runs for which `evaluation.every` says that it is time."""
         every = self.configs[0].evaluation.every
-        evaluating = [run for run in runs if every > 0 and self.batch.iterations[run] % every == 0]
-        outcomes = self._evaluate([Ended(run, states[run]) for run in evaluating]) if evaluating else []
-        evaluations = dict(zip(evaluating, outcomes, strict=True))
-        for row, run in enumerate(runs):
-            numbers = {tag: values[row] for tag, values in columns.items()}
-            outcome = evaluations.get(run)
-            if isinstance(outcome, str):
-                errors[run] = errors[run] or outcome
-            if outcome is not None:
-                score = math.nan if isinstance(outcome, str) else outcome.return_mean
-                numbers["evaluation/return_mean"] = score
-            due = outcome is not None or self.batch.iterations[run] % self.configs[run].logging.every == 0
+        due = [run for run in states if self.folders and every and self.batch.iterations[run] % every == 0]
+        if not due:
+            return {}
+        outcomes = dict(zip(due, self._evaluate([Ended(run, states[run]) for run in due]), strict=True))
+        for run, outcome in outcomes.items():
+            errors[run] = errors[run] or (outcome if isinstance(outcome, str) else None)
+        return {run: math.nan if isinstance(one, str) else one.return_mean for run, one in outcomes.items()}
+
+    def _record(
+        self,
+        columns: Mapping[int, Mapping[str, float]],
+        evaluations: Mapping[int, float],
+        errors: dict[int, str | None],
+    ) -> None:
+        """One row of metrics for every run for which it is time; always for the last iteration of a run."""
+        for run, numbers in columns.items():
+            if run not in self.folders:
+                continue
+            due = run in evaluations or self.batch.iterations[run] % self.configs[run].logging.every == 0
             if due or errors[run] or self._has_used_its_steps(run):
+                row = {**numbers, **({EVALUATION: evaluations[run]} if run in evaluations else {})}
                 folder, at = self.folders[run], (self.batch.iterations[run], self.batch.env_steps[run])
-                problem = problem_of(lambda: folder.write(*at, numbers))  # noqa: B023 - called at once
+                problem = problem_of(lambda: folder.write(*at, row))  # noqa: B023 - called at once
                 errors[run] = errors[run] or problem
 
     def _show(self, iteration: Iteration) -> None:
         """Hand the display where every run is."""
-        active = self.batch.active
-        played = sum(int(state["env_steps"][0]) for state in self.good.values())
+        played = sum(env_steps_of(state) for run, state in self.good.items() if run not in self.results)
+        played += sum(result.env_steps for result in self.results.values())
         assert self.display is not None
         self.display.show(
             Status(
@@ -285,10 +394,18 @@ class _Training:
                 env_steps=played,
                 total_env_steps=sum(config.total_env_steps for config in self.configs),
                 returns=list(self.returns),
-                running=len(active),
+                running=len(self.batch.active),
                 failed=sum(result.status == "failed" for result in self.results.values()),
                 return_mean=float(iteration.episodes.episode_return.mean((0, 1))),
                 entropy=float(iteration.metrics["policy/entropy"].mean(0)),
-                env_steps_per_second=played / max(self.training_seconds, 1e-9),
+                env_steps_per_second=(played - self.resumed_steps) / max(self.training_seconds, 1e-9),
             )
         )
+
+
+def together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Do what waits for the disk at the same time; what every call returned, in their order."""
+    if len(calls) < 2:
+        return [call() for call in calls]
+    with ThreadPoolExecutor(min(WRITERS, len(calls))) as pool:
+        return list(pool.map(lambda call: call(), calls))

@@ -30,6 +30,7 @@ FILES = {
     ".hydra/config.yaml",
     ".hydra/hydra.yaml",
     ".hydra/overrides.yaml",
+    "checkpoints/best.pt",
     "checkpoints/last.pt",
     "metrics.csv",
     "result.json",

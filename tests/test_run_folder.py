@@ -31,6 +31,7 @@ FILES = {
     ".hydra/config.yaml",
     ".hydra/hydra.yaml",
     ".hydra/overrides.yaml",
+    "checkpoints/best.pt",
     "checkpoints/last.pt",
     "metrics.csv",
     "result.json",
@@ -250,7 +251,7 @@ def test_evaluating_on_the_way_changes_nothing_about_the_training(finished, tmp_
 def test_checkpointing_every_iteration_writes_one_every_iteration(tmp_path, monkeypatch):
     written = []
 
-    def save(run_dir, state):
+    def save(run_dir, state, before, keep):
         written.append(state["iterations"])
 
     monkeypatch.setattr("pg_experiments.checkpoint.save", save)
@@ -429,7 +430,7 @@ def test_a_run_that_breaks_down_exits_with_1_and_keeps_its_last_good_policy(tmp_
     captured = capfd.readouterr()
     folder = tmp_path / "run"
     result = result_of(folder)
-    assert files_of(folder) == FILES
+    assert files_of(folder) | {"checkpoints/best.pt"} == FILES  # which only a whole iteration has
     assert result["status"] == "failed"
     assert result["error"]
     assert result["evaluation"] is None

@@ -92,10 +92,10 @@ def test_a_checkpoint_that_cannot_be_written_fails_its_run_only(tmp_path, monkey
     configs = [compose(*TINY, f"seed={seed}", "checkpoint.every=2") for seed in range(3)]
     expected, save = outcomes(train(configs)), checkpoint.save
 
-    def full(folder, state):
+    def full(folder, state, before, keep):
         if folder.name == "1":
             raise OSError(28, "No space left on device", str(folder / "last.pt"))
-        save(folder, state)
+        save(folder, state, before, keep)
 
     monkeypatch.setattr(checkpoint, "save", full)
     results = train(configs, [tmp_path / str(seed) for seed in range(3)])

@@ -56,7 +56,7 @@ def test_a_complete_sweep_trains_nothing(sweep, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", "", None])
-def test_what_is_not_complete_is_trained_again_from_the_beginning(sweep, tmp_path, status):  # noqa: F811
+def test_what_is_not_complete_is_completed(sweep, tmp_path, status):  # noqa: F811
     assert sweep("seed=range(2)").code == 0
     expected = hashes_of(tmp_path / SWEEP)
     kept, again = (tmp_path / SWEEP / f"seed={seed}" for seed in range(2))
@@ -71,7 +71,9 @@ def test_what_is_not_complete_is_trained_again_from_the_beginning(sweep, tmp_pat
     assert results_of(tmp_path / SWEEP)["seed=1"]["status"] == "completed"
     assert content_of(kept) == before
     assert len(list(again.glob("events.*"))) == len(old_events) == 1
-    assert (again / "train.log").read_text().count("training begins") == 1
+    log = (again / "train.log").read_text()
+    assert log.count("training begins") == 1
+    assert ("training goes on after iteration" in log) == (status != "failed")  # which begins from the start
 
 
 def test_a_failed_run_is_tried_again_and_may_fail_again(sweep, tmp_path):  # noqa: F811

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pg_experiments.checkpoint import LAST, load
+from pg_experiments.checkpoint import FOLDER, load, named
 from pg_experiments.composition import load_config
 from pg_experiments.config import Config, walk
 from pg_experiments.errors import ConfigError, UserError
@@ -53,11 +53,12 @@ class PolicyModule(torch.nn.Module):
         return action[0] if single else action
 
 
-def load_policy(run_dir: str | Path, trust: str | Sequence[str] = ()) -> PolicyModule:
+def load_policy(run_dir: str | Path, checkpoint: str = "last", trust: str | Sequence[str] = ()) -> PolicyModule:
     """The policy that a run's folder holds. No code of the folder is run.
 
     Args:
         run_dir: the folder, perhaps somebody else's.
+        checkpoint: which one: `last`, `best` or `iteration_N`.
         trust: packages that its config may name classes of, such as `("my_package",)`; theirs is run.
 
     Raises:
@@ -67,17 +68,17 @@ def load_policy(run_dir: str | Path, trust: str | Sequence[str] = ()) -> PolicyM
         `action = load_policy("outputs/runs/...")(observation)`
     """
     folder = Path(run_dir)
-    policy, parameters, _ = restore(folder, as_names(trust))
+    policy, parameters, _ = restore(folder, checkpoint, as_names(trust))
     return PolicyModule(policy, parameters)
 
 
-def restore(run_dir: Path, trust: Sequence[str] = ()) -> tuple[Policy, Parameters, Config]:
+def restore(run_dir: Path, checkpoint: str = "last", trust: Sequence[str] = ()) -> tuple[Policy, Parameters, Config]:
     """A run's policy, its parameters `[1, ...]`, and its config."""
     config = load_config(run_dir, trust)
-    _check_claims(run_dir, config)
+    _check_claims(run_dir, config, checkpoint)
     parts = build(stack([config]))
     expected = parts.policy.init([torch.Generator()], DTYPES[config.dtype])
-    saved = load(run_dir, _bytes(expected) + _baseline_bytes(parts, config))["policy"]["parameters"]
+    saved = load(run_dir, _bytes(expected) + _baseline_bytes(parts, config), checkpoint)["policy"]["parameters"]
     for name, tensor in expected.items():
         if not _alike(saved.get(name), tensor):
             raise UserError(
@@ -88,20 +89,20 @@ def restore(run_dir: Path, trust: Sequence[str] = ()) -> tuple[Policy, Parameter
     return parts.policy, saved, config
 
 
-def _check_claims(run_dir: Path, config: Config) -> None:
+def _check_claims(run_dir: Path, config: Config, checkpoint: str) -> None:
     """Refuse a config whose networks would take far more memory than the checkpoint can fill, or than there is."""
     numbers = 0
     for key, value, _ in walk(config):
         if key.endswith(".hidden_sizes") and isinstance(value, list) and all(isinstance(size, int) for size in value):
             numbers += sum(rows * columns for rows, columns in pairwise(value))
     claimed = numbers * DTYPES[config.dtype].itemsize
-    try:
-        size = size_inside(run_dir, run_dir / LAST)
-    except FileNotFoundError:
-        raise UserError(f"{run_dir}: not a finished run's folder; it has no {LAST}") from None
-    if claimed > size:
+    sizes = {path: size_inside(run_dir, path) for path in named(run_dir, checkpoint) if path.exists()}
+    if not sizes:
+        raise UserError(f"{run_dir}: not a finished run's folder; it has no {FOLDER / checkpoint}.pt")
+    path = max(sizes, key=lambda path: sizes[path])
+    if claimed > sizes[path]:
         raise UserError(
-            f"{run_dir / LAST}: cannot be read (it has {size_text(size)}, and the hidden_sizes of the config make "
+            f"{path}: cannot be read (it has {size_text(sizes[path])}, and the hidden_sizes of the config make "
             f"networks of at least {size_text(claimed)})"
         )
     if claimed > available_bytes():

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,15 +11,15 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pg_experiments.config import config_sha256
+from pg_experiments.composition import load_config
+from pg_experiments.config import FREE_KEYS, Config, config_sha256, differences
 from pg_experiments.errors import UserError
-from pg_experiments.files import write_atomically
+from pg_experiments.files import clear_run, write_atomically
 from pg_experiments.sweeps.jobs import Job
+from pg_experiments.trust import modules_to_trust
 
 SWEEP = "sweep.json"
 LOCK = ".lock"
-WRITTEN_BY_A_RUN = ("metrics.csv", "train.log", "result.json", "checkpoints", "events.out.tfevents.*", "*.tmp")
-FREE_KEYS = ("logging.", "checkpoint.", "sweep.")  # change no number of a run
 MOST_DIFFERENCES = 4  # that one message shows
 
 
@@ -89,11 +88,21 @@ def record_sweep(sweep_dir: Path, swept: Sequence[str]) -> None:
     write_atomically(sweep_dir / SWEEP, (json.dumps({"swept": keys}, indent=2) + "\n").encode())
 
 
-def clear(job_folder: Path) -> None:
-    """Remove what an earlier, unfinished try of a job has left."""
-    for pattern in WRITTEN_BY_A_RUN:
-        for path in job_folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+def make_ready(job_folder: Path, config: Config) -> None:
+    """Remove what an earlier try of a job has left, unless the job can be resumed from it.
+
+    A failed run begins from the start, and so does one of which the folder does not say that it is the same.
+    """
+    result = read_result(job_folder)
+    if (result and result.get("status") == "failed") or not _is_same(job_folder, config):
+        clear_run(job_folder)
+
+
+def _is_same(job_folder: Path, config: Config) -> bool:
+    try:
+        return not differences(load_config(job_folder, modules_to_trust(asdict(config))), config)
+    except UserError:  # it has no config, or a damaged one
+        return False
 
 
 @contextmanager

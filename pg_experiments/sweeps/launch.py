@@ -13,10 +13,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from pg_experiments.config import resuming
 from pg_experiments.errors import ConfigError, RunFailedError, first_line
 from pg_experiments.sweeps.backends.interface import Backend, Results, WorkerDiedError, make_backend
 from pg_experiments.sweeps.display import SweepDisplay, SweepStatus, status_of
-from pg_experiments.sweeps.folder import clear, read_result
+from pg_experiments.sweeps.folder import make_ready, read_result
 from pg_experiments.sweeps.grouping import Plan, check_parts, group_by_structure, make_plan
 from pg_experiments.sweeps.jobs import Composer, Job, write_hydra_folder
 from pg_experiments.sweeps.sizing import batch_limit
@@ -60,7 +61,7 @@ def launch_jobs(jobs: Sequence[Job], settings: Mapping[str, Any], kept: int = 0)
     """Train jobs as batches on workers.
 
     Args:
-        jobs: to train; their folders hold no run.
+        jobs: to train; what their folders hold of them is continued.
         settings: of `hydra.launcher`.
         kept: jobs of the sweep that are complete already, for the display.
 
@@ -130,7 +131,7 @@ class _Launch:
         ready = []
         for job in batch:
             try:
-                clear(job.folder)
+                make_ready(job.folder, job.config)
                 write_hydra_folder(job)
                 ready.append(job)
             except OSError as error:
@@ -141,7 +142,8 @@ class _Launch:
         self.reports += 1
         reports = _progress_folder(ready[0])
         reports.mkdir(exist_ok=True)
-        task = Task([job.config for job in ready], [job.folder for job in ready], reports / f"{self.reports}.json")
+        configs = [resuming(job.config) for job in ready]
+        task = Task(configs, [job.folder for job in ready], reports / f"{self.reports}.json")
         self.batches[task] = ready
         self.tasks[self.backend.submit(task)] = task
 
@@ -155,8 +157,12 @@ class _Launch:
             task.report.unlink(missing_ok=True)
             error = future.exception()
             if error is None:
-                self.results |= {job.number: result for job, result in zip(batch, future.result(), strict=True)}
-            else:
+                pairs = list(zip(batch, future.result(), strict=True))
+                if not self.stopping and any(result["status"] == "interrupted" for _, result in pairs):
+                    error = WorkerDiedError("its process was asked to end")  # by somebody else than this launcher
+                else:
+                    self.results |= {job.number: result for job, result in pairs}
+            if error:
                 again += self._after_death(batch, error)
         return again
 

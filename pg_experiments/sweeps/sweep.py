@@ -20,7 +20,7 @@ from pg_experiments.errors import ConfigError, RunFailedError, UserError
 from pg_experiments.report import report
 from pg_experiments.reports.sweep_events import write_sweep_events
 from pg_experiments.sweeps.backends.interface import check as check_launcher
-from pg_experiments.sweeps.folder import check_unchanged, clear, locked, record_sweep, split_kept
+from pg_experiments.sweeps.folder import check_unchanged, locked, make_ready, record_sweep, split_kept
 from pg_experiments.sweeps.grouping import check_parts
 from pg_experiments.sweeps.jobs import Composer, Job
 
@@ -76,7 +76,7 @@ def sweep(
                     returns.append(own(part, len(kept)))
                 else:
                     for job in part:
-                        clear(job.folder)
+                        make_ready(job.folder, job.config)
                     returns.append(list(launcher.launch([job.overrides for job in part], initial_job_idx=first)))
         except KeyboardInterrupt:
             again = "" if master.sweep.name else f" with hydra.sweep.dir={sweep_dir}"

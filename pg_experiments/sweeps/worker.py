@@ -13,6 +13,7 @@ from typing import Any
 
 from pg_experiments.config import Config
 from pg_experiments.errors import UserError
+from pg_experiments.interruption import SIGNALS, forget, hear
 from pg_experiments.progress import Status
 
 REPORT_SECONDS = 0.5  # between two reports of a batch
@@ -81,23 +82,32 @@ def failed(task: Task, reason: str) -> list[dict[str, Any]]:
 
 
 class _Interruption:
-    """What a worker process knows of Ctrl-C: whether it came, and whether there is a training that it should end."""
+    """What a worker process knows of Ctrl-C and SIGTERM: whether they came, and whether there is training to end."""
 
     asked = False
     training = False
 
     @classmethod
     def hear(cls, number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: another one would disturb the saving
+        for each in SIGNALS:  # once is enough: another one would disturb the saving
+            signal.signal(each, signal.SIG_IGN)
         cls.asked = True
         if cls.training:
-            raise KeyboardInterrupt
+            hear(number, frame)
+
+    @classmethod
+    def listen(cls) -> None:
+        cls.asked = False
+        forget()
+        for each in SIGNALS:
+            signal.signal(each, cls.hear)
 
 
 def prepare_process() -> None:
     """Make a process of this machine a worker: deaf to the terminal's Ctrl-C, gone when the launcher is gone.
 
-    It was started with SIGINT blocked (see `backends/processes.py`), so one that came in the meantime is heard now.
+    It was started with both signals blocked (see `backends/processes.py`), so one that came in the meantime is heard
+    now.
     """
     os.setpgid(0, 0)  # the launcher passes Ctrl-C on, once
     parent = multiprocessing.parent_process()
@@ -108,12 +118,12 @@ def prepare_process() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    signal.signal(signal.SIGINT, _Interruption.hear)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _Interruption.listen()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def train_in_process(task: Task) -> list[dict[str, Any]]:
-    """`train_batch` in a worker process, where SIGINT is heard while it trains."""
+    """`train_batch` in a worker process, where SIGINT and SIGTERM are heard while it trains."""
     try:
         _Interruption.training = True
         if _Interruption.asked:
@@ -123,3 +133,5 @@ def train_in_process(task: Task) -> list[dict[str, Any]]:
         return [result | {"status": "interrupted", "error": None} for result in failed(task, "")]
     finally:
         _Interruption.training = False
+        if _Interruption.asked:
+            _Interruption.listen()

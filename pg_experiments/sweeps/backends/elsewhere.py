@@ -55,7 +55,7 @@ def train_elsewhere(remote: RemoteTask) -> list[dict[str, Any]]:
     Returns:
         Per run the content of its `result.json`; of a run that was complete already, what is there.
     """
-    from pg_experiments.sweeps.folder import clear, read_result
+    from pg_experiments.sweeps.folder import make_ready, read_result
 
     task = remote.task
     if remote.working_dir.is_dir():
@@ -69,7 +69,7 @@ def train_elsewhere(remote: RemoteTask) -> list[dict[str, Any]]:
         if result and result.get("status") == "completed" and result.get("config_sha256") == config_sha256(config):
             done[run] = result
         else:
-            clear(folder)
+            make_ready(folder, config)
     left = [run for run in range(len(task.configs)) if run not in done]
     if left:
         part = replace(task, configs=[task.configs[run] for run in left], folders=[task.folders[run] for run in left])

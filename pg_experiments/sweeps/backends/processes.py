@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from joblib import cpu_count
 
+from pg_experiments.interruption import SIGNALS
 from pg_experiments.sweeps.backends.interface import Results, WorkerDiedError
 from pg_experiments.sweeps.worker import Task, prepare_process, train_in_process
 
@@ -84,12 +85,12 @@ class Processes:
 
 
 def _start_server() -> None:
-    """Start the server that workers are forked from, with SIGINT blocked.
+    """Start the server that workers are forked from, with SIGINT and SIGTERM blocked.
 
-    The workers inherit that: a Ctrl-C before they are ready to hear it waits, and neither kills them nor gets lost.
+    The workers inherit that: a signal before they are ready to hear it waits, and neither kills them nor gets lost.
     """
     multiprocessing.resource_tracker.ensure_running()  # it would end the blocking
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         multiprocessing.forkserver.ensure_running()
     finally:
