@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
-from pg_experiments.errors import ConfigError, RunFailedError, UserError
+from pg_experiments.errors import ConfigError, RunFailedError, UserError, ctrl_c_stays_itself
 
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -53,9 +53,10 @@ def main() -> None:
     sys.argv[1:] = free_keys(sys.argv[1:])
     register()
     try:
-        sys.argv[1:] = name_folders_by_what_varies(sys.argv[1:])
-        check_before_work(sys.argv[1:])
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
+        with ctrl_c_stays_itself():
+            sys.argv[1:] = name_folders_by_what_varies(sys.argv[1:])
+            check_before_work(sys.argv[1:])
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
     except UserError as error:
         fail(error)
     except RunFailedError:
