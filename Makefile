@@ -20,7 +20,7 @@ train: $(INSTALLED) ## install where needed, then train a Gaussian policy on Pen
 	$(BIN)/python -m pg_experiments.train policy=gaussian env=pendulum
 
 test: lint ## install where needed, then lint, check types and run every test
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(INSTALLED) ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -35,10 +35,11 @@ def conf_dir() -> Path:
 def register() -> None:
     """Make the schemas and our resolvers known to Hydra; calling it again changes nothing."""
     store = ConfigStore.instance()
-    for group, options in SCHEMAS.items():
-        for name, schema in options.items():
-            store.store(group=f"hydra/schema/{group}", name=name, node=_schema_node(schema))
-    store.store(group="hydra/schema", name="config", node=_schema_node(Config))
+    if "config.yaml" not in store.repo.get("hydra", {}).get("schema", {}):
+        for group, options in SCHEMAS.items():
+            for name, schema in options.items():
+                store.store(group=f"hydra/schema/{group}", name=name, node=_schema_node(schema))
+        store.store(group="hydra/schema", name="config", node=_schema_node(Config))
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("first_given", _first_given, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

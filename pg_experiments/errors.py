@@ -1,7 +1,8 @@
 """Errors that a user can mend: one line that names the key, the value, what is allowed and the nearest choice."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def printable(text: str) -> str:
@@ -37,6 +38,20 @@ class ConfigError(UserError):
         """For the way back from a worker: pickle would make it from its message alone."""
         key, value, problem = self._given
         return type(self), (key, None if value is None else str(value), problem)
+
+
+@contextmanager
+def ctrl_c_stays_itself() -> Iterator[None]:
+    """Undo what a library makes of a Ctrl-C in the middle of its work: an error of its own, such as OmegaConf's."""
+    try:
+        yield
+    except Exception as error:
+        before: BaseException | None = error
+        while before is not None:
+            if isinstance(before, KeyboardInterrupt):
+                raise before from None
+            before = before.__cause__ or before.__context__
+        raise
 
 
 def first_line(error: BaseException) -> str:

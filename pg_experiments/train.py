@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pg_experiments import repeat
 from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
 from pg_experiments.config import Config, resuming
-from pg_experiments.errors import ConfigError, RunFailedError, UserError, printable
+from pg_experiments.errors import ConfigError, RunFailedError, UserError, ctrl_c_stays_itself, printable
 from pg_experiments.interruption import exit_code, heard
 from pg_experiments.trust import modules_to_trust
 
@@ -73,10 +73,11 @@ def command() -> None:
     try:
         if any(argument.partition("=")[0] == repeat.OPTION for argument in sys.argv[1:]):
             raise SystemExit(repeat.main(sys.argv[1:]))
-        sys.argv[1:] = name_folders_by_what_varies(sys.argv[1:])
-        if not check_before_work(sys.argv[1:]):
-            return
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
+        with ctrl_c_stays_itself():
+            sys.argv[1:] = name_folders_by_what_varies(sys.argv[1:])
+            if not check_before_work(sys.argv[1:]):
+                return
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
     except UserError as error:
         fail(error)
     except RunFailedError:

@@ -1,9 +1,22 @@
 """What all tests share: one thread, as in training, because with more of them sums are split by size."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from type_checks import without_type_checks
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _fast_tests_check_types(request: pytest.FixtureRequest) -> Iterator[None]:
+    """And the slow ones, which repeat for minutes what the fast ones do once, check none."""
+    if request.node.get_closest_marker("slow") is None:
+        yield
+        return
+    with without_type_checks():
+        yield

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {name: result["parameters_sha256"] for name, result in results(folder).items()}
 
 
+@cache
 def alone(*overrides: str) -> str:
     """What the run ends with when it is trained by itself."""
     (result,) = train([compose(*overrides, "logging.progress=none")])

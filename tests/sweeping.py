@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ FILES = {
     "result.json",
     "train.log",
 }
+SECONDS = 240.0  # the machines of CI are slow and shared
 POISONED = '''
 """CartPole, but a run that is reset with the noise `poison` goes wrong: so it can be any run at any moment."""
 
@@ -43,6 +45,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pg_experiments.envs.cartpole import CartPole
@@ -156,6 +159,13 @@ def results_of(sweep_dir: Path) -> dict[str, dict]:
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(sweep_dir.glob("*/result.json"))}
 
 
+@cache
+def alone(*overrides: str) -> str:
+    """The hash of a tiny run's parameters when it is trained by itself."""
+    (result,) = pg_experiments.train([pg_experiments.compose(*TINY, *overrides)])
+    return result.parameters_sha256
+
+
 def hashes_of(sweep_dir: Path) -> dict[str, str]:
     return {name: result["parameters_sha256"] for name, result in results_of(sweep_dir).items()}
 
@@ -189,24 +199,23 @@ class Sweep:
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
-    def wait_until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
+    def wait_until(self, condition: Callable[[], object], seconds: float = SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.out + self.err
             assert time.monotonic() < deadline, self.out + self.err
             time.sleep(0.02)
 
-    def signal(self, number: int, group: bool = False) -> float:
-        """Send a signal to the launcher, or to its whole group as a terminal does; the time."""
+    def signal(self, number: int, group: bool = False) -> None:
+        """Send a signal to the launcher, or to its whole group as a terminal does."""
         (os.killpg if group else os.kill)(self.process.pid, number)
-        return time.monotonic()
 
-    def end(self, seconds: float = 60.0) -> int:
+    def end(self, seconds: float = SECONDS) -> int:
         """Wait for the end; the exit code."""
         return self.process.wait(timeout=seconds)
 
-    def ended_within(self, seconds: float) -> bool:
-        """Whether no process of the sweep is left after so many seconds."""
+    def leaves_no_process(self, seconds: float = 30.0) -> bool:
+        """Whether no process of the sweep is left, at the latest after so many seconds: none trains on for hours."""
         deadline = time.monotonic() + seconds
         while self.processes and time.monotonic() < deadline:
             time.sleep(0.05)

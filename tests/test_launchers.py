@@ -32,17 +32,28 @@ def _optuna() -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra optuna")
 
 
+def swept_grid(folder: Path, launcher: str) -> dict[str, str]:
+    """The hash of every job of `GRID`."""
+    ended = sweep(folder, *TINY, *GRID, f"hydra/launcher={launcher}", "logging.progress=none")
+    assert ended.returncode == 0, ended.stderr
+    assert list(results(folder)) == NAMES
+    return hashes(folder)
+
+
+@pytest.fixture(scope="module")
+def batched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return swept_grid(tmp_path_factory.mktemp("batched"), "batched")
+
+
 @pytest.mark.slow
 @launchers
-def test_folders_and_parameters_are_those_of_the_batched_launcher(launcher: str, tmp_path: Path) -> None:
+def test_folders_and_parameters_are_those_of_the_batched_launcher(
+    launcher: str, batched: dict[str, str], tmp_path: Path
+) -> None:
     needs(launcher)
-    for name in (launcher, "batched"):
-        (tmp_path / name).mkdir()
-        ended = sweep(tmp_path / name, *TINY, *GRID, f"hydra/launcher={name}", "logging.progress=none")
-        assert ended.returncode == 0, ended.stderr
-        assert list(results(tmp_path / name)) == NAMES
-    assert hashes(tmp_path / launcher) == hashes(tmp_path / "batched")
-    assert hashes(tmp_path / launcher)[NAMES[3]] == alone(*TINY, "optimizer.lr=0.01", "seed=1")
+    found = swept_grid(tmp_path, launcher)
+    assert found == batched
+    assert found[NAMES[3]] == alone(*TINY, "optimizer.lr=0.01", "seed=1")
 
 
 @pytest.mark.slow

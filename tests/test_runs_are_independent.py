@@ -12,6 +12,7 @@ import pytest
 import torch
 from small_mdp import completed
 from torch import Generator, Tensor
+from type_checks import without_type_checks
 
 import pg_experiments
 from pg_experiments import RunResult, compose, exact, train
@@ -105,12 +106,19 @@ def outcome(result: RunResult) -> tuple[Any, ...]:
     )
 
 
-def assert_independent(configs: Sequence[Config], groups: Sequence[Sequence[int]]) -> list[RunResult]:
-    """Train all runs as one batch, then every group of runs as a batch of its own, in its order: the same outcomes."""
-    together = train(configs)
-    for group in groups:
-        for run, result in zip(group, train([configs[run] for run in group]), strict=True):
-            assert outcome(result) == outcome(together[run]), f"run {run} differs in the batch {group}"
+def assert_independent(
+    configs: Sequence[Config], groups: Sequence[Sequence[int]], together: list[RunResult] | None = None
+) -> list[RunResult]:
+    """Train every group of runs as a batch of its own, in its order: the outcomes are those of all runs as one batch.
+
+    Types are not checked: those of the loop are where every policy, environment and baseline is trained, and those of
+    optimizers and networks in the tests of these.
+    """
+    with without_type_checks():
+        together = together or train(configs)
+        for group in groups:
+            for run, result in zip(group, train([configs[run] for run in group]), strict=True):
+                assert outcome(result) == outcome(together[run]), f"run {run} differs in the batch {group}"
     return together
 
 
@@ -126,7 +134,7 @@ def assert_leave_at_different_times(results: Sequence[RunResult]) -> None:
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_a_run_is_not_changed_by_its_neighbours(policy: str, env: str, baseline: str) -> None:
     configs = make_configs(policy, env, baseline, runs=7)
-    results = assert_independent(configs, [[0], [5], [6, 3]])
+    results = assert_independent(configs, [[0], [5], [6, 3]], train(configs))
     assert {result.status for result in results} == {"completed"}
     assert_leave_at_different_times(results)
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from sweep_process import (
     training_processes,
     wait_until,
 )
+from sweeping import Outcome, run  # noqa: F401 - fixture
 
 pytest.importorskip("submitit", reason="needs the extra slurm")
 
@@ -115,8 +117,8 @@ def test_a_folder_that_is_not_shared_is_a_clear_failure(tmp_path: Path, monkeypa
         ("hydra.launcher.backend=slurm", "hydra.launcher.backend=slurm: must be one of processes, ray, submitit."),
     ],
 )
-def test_a_setting_that_cannot_be_used_is_one_line(setting: str, message: str, tmp_path: Path) -> None:
-    ended = sweep(tmp_path, *TINY, *LOCAL, "seed=0,1", setting)
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(f"error: {message}"), ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
+def test_a_setting_that_cannot_be_used_is_one_line(setting: str, message: str, run: Callable[..., Outcome]) -> None:  # noqa: F811
+    ended = run("-m", *TINY, *LOCAL, "seed=0,1", setting)
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {message}"), ended.err
+    assert len(ended.err.splitlines()) == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sweeping import (  # noqa: F401 - fixtures
     TINY,
+    alone,
     folders_of,
     hashes_of,
     poisoned,
@@ -108,7 +109,7 @@ def test_a_checkpoint_that_cannot_be_written_fails_its_run_only(tmp_path, monkey
 
 
 def test_a_sweep_goes_on_without_failed_runs_and_names_them(sweep, tmp_path):  # noqa: F811
-    expected = {str(seed): train([compose(*TINY, f"seed={seed}")])[0].parameters_sha256 for seed in range(3)}
+    expected = {str(seed): alone(f"seed={seed}") for seed in range(3)}
     ended = sweep("seed=range(3)", "optimizer.lr=0.005,1e30", "hydra.launcher.workers=2")
     assert ended.code == 1
     assert ended.err == ""
@@ -125,7 +126,7 @@ def test_a_sweep_goes_on_without_failed_runs_and_names_them(sweep, tmp_path):  #
 @pytest.mark.parametrize("reset", [3, -1], ids=["training", "evaluation"])
 def test_a_part_that_raises_in_one_run_of_a_sweep_fails_that_job(sweep, poisoned, tmp_path, reset):  # noqa: F811
     noise = poisoned(2, reset)
-    expected = {f"seed={seed}": train([compose(*TINY, f"seed={seed}")])[0].parameters_sha256 for seed in (0, 1, 3)}
+    expected = {f"seed={seed}": alone(f"seed={seed}") for seed in (0, 1, 3)}
     ended = sweep("env=poisoned", noise, "seed=range(4)", "hydra.launcher.workers=2", flags=FLAGS)
     assert ended.code == 1
     assert "1 of 4 runs failed:\n  seed=2: " in ended.out
@@ -139,7 +140,7 @@ def test_a_part_that_raises_in_one_run_of_a_sweep_fails_that_job(sweep, poisoned
 def test_a_run_that_kills_its_worker_fails_alone(sweep, poisoned, tmp_path, how, workers):  # noqa: F811
     noise = poisoned(2, 3)
     names = [f"seed={seed}" for seed in (0, 1, 3, 4, 5)]
-    expected = {name: train([compose(*TINY, name)])[0].parameters_sha256 for name in names}
+    expected = {name: alone(name) for name in names}
     ended = sweep(
         "env=poisoned", noise, f"env.how={how}", "seed=range(6)", f"hydra.launcher.workers={workers}", flags=FLAGS
     )
@@ -183,10 +184,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_runs_are_trained_again(star
     os.kill(victim, signal.SIGKILL)
     assert running.end() == 0, running.err
     assert "a worker is lost" in running.out
-    expected = {
-        f"seed={seed}": train([compose(*TINY, "total_env_steps=20000", f"seed={seed}")])[0].parameters_sha256
-        for seed in range(4)
-    }
+    expected = {f"seed={seed}": alone("total_env_steps=20000", f"seed={seed}") for seed in range(4)}
     assert hashes_of(tmp_path / SWEEP) == expected
 
 

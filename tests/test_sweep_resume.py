@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from own_time import own_seconds_to_end
 from sweeping import (  # noqa: F401 - fixtures
     TINY,
+    alone,
     content_of,
     folders_of,
     hashes_of,
@@ -19,7 +21,7 @@ from sweeping import (  # noqa: F401 - fixtures
     sweep,
 )
 
-from pg_experiments import compose, load_policy, train
+from pg_experiments import load_policy
 
 SWEEP = Path("outputs") / "sweeps" / "s"
 
@@ -42,8 +44,7 @@ def test_more_seeds_are_added_and_the_complete_jobs_are_not_touched(sweep, tmp_p
     assert sorted(folders) == [f"seed={seed}" for seed in range(4)]
     assert {name: content_of(folders[name]) for name in before} == before
     for seed in range(4):
-        (alone,) = train([compose(*TINY, f"seed={seed}")])
-        assert hashes_of(tmp_path / SWEEP)[f"seed={seed}"] == alone.parameters_sha256
+        assert hashes_of(tmp_path / SWEEP)[f"seed={seed}"] == alone(f"seed={seed}")
 
 
 def test_a_complete_sweep_trains_nothing(sweep, tmp_path):  # noqa: F811
@@ -178,13 +179,10 @@ def test_a_killed_launcher_leaves_no_process_and_the_same_command_completes_the_
     killed.wait_until(lambda: begun(tmp_path))
     assert len(killed.workers) == 2
     killed.signal(signal.SIGKILL)
-    assert killed.ended_within(3)
+    assert killed.leaves_no_process()
     again = start(*arguments)
     assert again.end() == 0, again.err
-    expected = {
-        f"seed={seed}": train([compose(*TINY, "total_env_steps=20000", f"seed={seed}")])[0].parameters_sha256
-        for seed in range(4)
-    }
+    expected = {f"seed={seed}": alone("total_env_steps=20000", f"seed={seed}") for seed in range(4)}
     assert hashes_of(tmp_path / SWEEP) == expected
 
 
@@ -192,13 +190,12 @@ def test_a_killed_launcher_leaves_no_process_and_the_same_command_completes_the_
 def test_ctrl_c_leaves_runs_that_can_be_used(start, tmp_path, group):  # noqa: F811
     sweep = start(*LONG, "total_env_steps=100000000")  # noqa: F811
     sweep.wait_until(lambda: begun(tmp_path))
-    when = sweep.signal(signal.SIGINT, group=group)
-    assert sweep.end() == 130
-    assert time.monotonic() - when < 6
+    sweep.signal(signal.SIGINT, group=group)
+    assert sweep.end(30) == 130
     assert sweep.err == ""
     assert "stopping: the runs save what they have; Ctrl-C again leaves at once" in sweep.out
     assert "interrupted; the same command finishes what is missing" in sweep.out
-    assert sweep.ended_within(3)
+    assert sweep.leaves_no_process()
     results = results_of(tmp_path / SWEEP)
     assert [result["status"] for result in results.values()] == ["interrupted"] * 4
     for name, result in results.items():
@@ -214,9 +211,22 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_the_sweep_without_a_traceback(st
         sweep.wait_until(lambda folder=folder: list(folder.glob("*/.hydra/overrides.yaml")))
         time.sleep(0.1 * moment)
         sweep.signal(signal.SIGINT, group=True)
-        assert sweep.end(20) == 130
+        assert sweep.end(30) == 130
         assert sweep.err == ""
-        assert sweep.ended_within(3)
+        assert sweep.leaves_no_process()
+
+
+def test_ctrl_c_of_which_a_library_makes_an_error_of_its_own_is_ctrl_c_all_the_same(sweep, monkeypatch):  # noqa: F811
+    def half_done(*_arguments):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AttributeError("half done")
+
+    monkeypatch.setattr("pg_experiments.sweeps.launch.write_hydra_folder", half_done)
+    ended = sweep("seed=range(2)", "hydra.launcher.workers=1")
+    assert (ended.code, ended.err) == (130, "")
+    assert "stopping: the runs save what they have" in ended.out
 
 
 @pytest.mark.slow
@@ -230,8 +240,8 @@ def test_a_second_ctrl_c_leaves_at_once(start, tmp_path):  # noqa: F811
     sweep.wait_until(lambda: "stopping" in sweep.out)
     time.sleep(0.5)
     assert sweep.process.poll() is None
-    when = sweep.signal(signal.SIGINT)
-    assert sweep.end(20) == 130
-    assert time.monotonic() - when < 3
+    sweep.signal(signal.SIGINT)
+    assert own_seconds_to_end(sweep.process) < 3
+    assert sweep.end() == 130
     assert sweep.err == ""
-    assert sweep.ended_within(3)
+    assert sweep.leaves_no_process()

@@ -14,7 +14,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from pg_experiments.config import resuming
-from pg_experiments.errors import ConfigError, RunFailedError, first_line
+from pg_experiments.errors import ConfigError, RunFailedError, ctrl_c_stays_itself, first_line
 from pg_experiments.sweeps.backends.interface import Backend, Results, WorkerDiedError, make_backend
 from pg_experiments.sweeps.display import SweepDisplay, SweepStatus, status_of
 from pg_experiments.sweeps.folder import make_ready, read_result
@@ -116,7 +116,8 @@ class _Launch:
         try:
             while waiting or self.tasks:
                 while waiting and len(self.tasks) < self.backend.workers:
-                    self._start(waiting.popleft())
+                    with ctrl_c_stays_itself():
+                        self._start(waiting.popleft())
                 waiting.extend(self._collect())
                 display.show(self._status())
         except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """Workers that are processes of this machine, each with one thread and one batch at a time."""
 
+import atexit
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
@@ -43,12 +44,14 @@ class Processes:
 
     def submit(self, task: Task) -> Future[Results]:
         pool = self._free.pop()
+        self._busy.append(pool)  # before it has work: Ctrl-C in between would leave a worker that nobody stops
         try:
             inner = pool.submit(train_in_process, task)
         except BrokenProcessPool:  # its process died while it was idle
+            self._busy.remove(pool)
             pool = self._pool()
+            self._busy.append(pool)
             inner = pool.submit(train_in_process, task)
-        self._busy.append(pool)
         outer: Future[Results] = Future()
         outer.set_running_or_notify_cancel()
 
@@ -89,9 +92,19 @@ def _start_server() -> None:
 
     The workers inherit that: a signal before they are ready to hear it waits, and neither kills them nor gets lost.
     """
+    atexit.unregister(_end_server)
+    atexit.register(_end_server)
     multiprocessing.resource_tracker.ensure_running()  # it would end the blocking
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         multiprocessing.forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_server() -> None:
+    """End the server together with this process; by itself it would first finish its imports, for seconds."""
+    pid = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
