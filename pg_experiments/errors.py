@@ -1,11 +1,21 @@
 """Errors that a user can mend: one line that names the key, the value, what is allowed and the nearest choice."""
 
 import difflib
+import sys
 from collections.abc import Iterable
+from typing import NoReturn
+
+EXIT_USER_ERROR = 2
+
+
+LONGEST_VALUE = 200  # characters of it in a message
 
 
 class UserError(Exception):
     """Something the user asked for cannot be done. The message is one line; commands print it and exit with 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(letter if letter.isprintable() else _escaped(letter) for letter in message))
 
 
 class ConfigError(UserError):
@@ -18,7 +28,7 @@ class ConfigError(UserError):
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
-        given = key if value is None else f"{key}={' '.join(str(value).split())}"
+        given = key if value is None else f"{key}={_shortened(' '.join(str(value).split()))}"
         super().__init__(f"{given}: {problem}")
         self.key = key
         self._given = (key, value, problem)
@@ -27,6 +37,26 @@ class ConfigError(UserError):
         """For the way back from a worker: pickle would make it from its message alone."""
         key, value, problem = self._given
         return type(self), (key, None if value is None else str(value), problem)
+
+
+def _escaped(letter: str) -> str:
+    """A control character as Python writes it: in a terminal it would do something."""
+    return letter.encode("unicode_escape").decode()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}... ({len(text)} characters)"
+
+
+def needs_extra(key: str, value: object, extra: str) -> ConfigError:
+    """The error for a choice that comes with an extra of the package which is not installed."""
+    return ConfigError(key, value, f"needs the extra {extra}: pip install 'pg_experiments[{extra}]'")
+
+
+def fail(error: UserError) -> NoReturn:
+    """One line on stderr, and exit code 2."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(EXIT_USER_ERROR)
 
 
 def first_line(error: BaseException) -> str:

@@ -4,13 +4,13 @@ Hydra composes the config; `pg_experiments.training.train` does the work. torch 
 """
 
 import os
-import re
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,10 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
-from pg_experiments.errors import ConfigError, RunFailedError, UserError
+from pg_experiments.before_work import check_run, parsed_flags
+from pg_experiments.composition import conf_dir, free_keys, one_line, register, to_config
+from pg_experiments.errors import RunFailedError, UserError, fail, first_line
 
-EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 def run_job(node: DictConfig) -> float | None:
@@ -53,8 +54,9 @@ def main() -> None:
     sys.argv[1:] = free_keys(sys.argv[1:])
     register()
     try:
+        warnings.filterwarnings("error", "provider=.* is not available")  # a folder of configs that is not there
         sys.argv[1:] = name_folders_by_what_varies(sys.argv[1:])
-        check_before_work(sys.argv[1:])
+        check_run(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
     except UserError as error:
         fail(error)
@@ -66,35 +68,21 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `--help | head`: nobody reads on
     except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are as well
         fail(one_line(error, sys.argv[1:]))
-    except ValueError as error:  # of Hydra's own command line, such as --resolve alone
-        if "hydra" not in (traceback.extract_tb(error.__traceback__)[-1].filename):
-            raise
-        fail(UserError(str(error).splitlines()[0]))
     except OSError as error:
         fail(UserError(f"{error.filename or 'output folder'}: cannot be written ({error.strerror})"))
+    except UserWarning as warning:
+        fail(UserError(first_line(warning)))
+    except Exception as error:
+        if not _is_of_hydra(error):
+            raise
+        fail(one_line(error, sys.argv[1:]))
 
 
-def fail(error: UserError) -> NoReturn:
-    """One line on stderr, and exit code 2."""
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(EXIT_USER_ERROR)
-
-
-def check_before_work(arguments: Sequence[str]) -> None:
-    """Compose and build a single run before Hydra makes its folder, so that a mistake leaves nothing behind."""
-    from hydra._internal.utils import get_args_parser
-
-    flags = get_args_parser().parse_args(list(arguments))
-    if flags.help or flags.hydra_help or flags.info or flags.cfg or flags.multirun or flags.shell_completion:
-        return
-    overrides = [item for item in flags.overrides if not re.match(r"[+~]*hydra(?!\.searchpath)", item)]
-    config = to_config(compose_node(overrides, flags.config_dir))
-    if config.sweep.name is not None or config.sweep.preview:
-        key = "sweep.preview" if config.sweep.preview else "sweep.name"
-        raise ConfigError(key, config.sweep.name or True, "is for sweeps; add -m, and several values of a key")
-    from pg_experiments.runs import build, stack
-
-    build(stack([config]))
+def _is_of_hydra(error: Exception) -> bool:
+    """Whether Hydra raised it for what it was told, such as `--resolve` alone, and no code of ours that it called."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    ours = max(place for place, file in enumerate(files) if Path(__file__).parent in Path(file).parents)
+    return any({"hydra", "omegaconf", "antlr4"} & set(Path(file).parts) for file in files[ours + 1 :])
 
 
 def name_folders_by_what_varies(arguments: Sequence[str]) -> list[str]:
@@ -102,10 +90,9 @@ def name_folders_by_what_varies(arguments: Sequence[str]) -> list[str]:
 
     A sweeper hands a launcher whole jobs, and only the command line says which of their overrides vary.
     """
-    from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    flags = get_args_parser().parse_args(list(arguments))
+    flags = parsed_flags(arguments)
     if not flags.multirun:
         return list(arguments)
     parsed = OverridesParser.create().parse_overrides(flags.overrides)
