@@ -106,6 +106,9 @@ def _check_sweep(config: DictConfig) -> None:
     launcher, sweeper = str(config.hydra.launcher._target_), str(config.hydra.sweeper._target_)
     if launcher.endswith(".BatchedLauncher"):
         check_launcher(config.hydra.launcher)
+    chunk = config.hydra.sweeper.get("max_batch_size")
+    if chunk is not None and chunk < 1:
+        raise ConfigError("hydra.sweeper.max_batch_size", chunk, "must be at least 1")
     if sweeper.endswith(".GridSweeper"):
         return
     loader: ConfigLoader = GlobalHydra.instance().config_loader()

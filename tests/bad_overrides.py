@@ -173,7 +173,7 @@ def _wrong_lengths(metadata: dict[str, Any]) -> list[st.SearchStrategy[str]]:
     if not metadata.get("items"):
         return []
     least, most = metadata["items"]
-    lengths = [st.integers(most + 1, most + 20), st.just(1500)] + ([st.integers(0, least - 1)] if least else [])
+    lengths = [st.integers(most + 1, most + 20), st.just(1100)] + ([st.integers(0, least - 1)] if least else [])
     return [st.one_of(lengths).map(lambda length: _list([metadata["at_least"]] * length))]
 
 

@@ -40,14 +40,14 @@ SECONDS = 3.0  # of the processor, for one command in process
 KEYS = all_keys()
 SWEPT = [key for key in KEYS if not key.needs and not key.name.startswith(("sweep.", "seed"))]
 KINDS: dict[str, tuple[st.SearchStrategy[Broken], int]] = {
-    "unknown key": (unknown_key(), 150),
-    "unknown option": (unknown_option(), 100),
-    "conflict": (conflict(), 80),
-    "wrong fit": (wrong_fit(), 40),
-    "wrong syntax": (wrong_syntax(), 150),
-    "sweep without -m": (sweep_without_flag(), 60),
-    "hydra's own": (hydra_nonsense(), 60),
-    "sweep": (bad_sweep(SWEPT), 80),
+    "unknown key": (unknown_key(), 120),
+    "unknown option": (unknown_option(), 70),
+    "conflict": (conflict(), 60),
+    "wrong fit": (wrong_fit(), 30),
+    "wrong syntax": (wrong_syntax(), 100),
+    "sweep without -m": (sweep_without_flag(), 40),
+    "hydra's own": (hydra_nonsense(), 30),
+    "sweep": (bad_sweep(SWEPT), 45),
 }
 EACH_KEY = 10
 
