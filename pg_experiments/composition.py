@@ -177,7 +177,10 @@ def to_config(node: DictConfig) -> Config:
         node.pop("hydra", None)
     _refuse_added_keys(node)
     _add_common_keys(node)
+    env = node._get_node("env")
     try:
+        if isinstance(env, DictConfig) and not env._is_missing() and not env._is_none():
+            OmegaConf.to_object(env)  # first, because other parts take over its defaults: the key at fault is its own
         config = OmegaConf.to_object(node)
     except OmegaConfBaseException as error:
         if "missing mandatory value" in str(error).lower():
