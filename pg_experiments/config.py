@@ -13,7 +13,7 @@ from typing import Any
 from pg_experiments.schema_fields import check_value, checked, per_run
 
 MOST_COPIES = 100_000  # units of a layer, copies of an environment: more is a slip of the finger
-MOST_LAYERS = 100
+MOST_LAYERS = 1000
 MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
 ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
