@@ -243,6 +243,9 @@ def _typed_part(group: str, part: DictConfig) -> Any:
 def _refuse_added_keys(node: DictConfig, prefix: str = "") -> None:
     """A `+key=value` that no schema has, and that nothing would read, is an error; a part without schema is free."""
     schema = OmegaConf.get_type(node)
+    for field in fields(schema) if is_dataclass(schema) else ():
+        if field.name not in node and node._get_node(field.name) is None:
+            raise ConfigError(f"{prefix}{field.name}", None, "is required, and cannot be taken away with ~")
     for key in node:
         child = node._get_node(key)
         name = f"{prefix}{key!s}"
