@@ -176,6 +176,9 @@ def to_config(node: DictConfig) -> Config:
     with open_dict(node):
         node.pop("hydra", None)
     _refuse_added_keys(node)
+    for group in GROUPS:
+        if OmegaConf.is_missing(node, group):
+            raise ConfigError(group, None, f"is required; give it as {group}=...")
     _add_common_keys(node)
     env = node._get_node("env")
     try:
@@ -244,7 +247,7 @@ def _refuse_added_keys(node: DictConfig, prefix: str = "") -> None:
     """A `+key=value` that no schema has, and that nothing would read, is an error; a part without schema is free."""
     schema = OmegaConf.get_type(node)
     for field in fields(schema) if is_dataclass(schema) else ():
-        if field.name not in node and node._get_node(field.name) is None:
+        if field.name not in node.keys():  # noqa: SIM118 - `in node` is False for ??? as well
             raise ConfigError(f"{prefix}{field.name}", None, "is required, and cannot be taken away with ~")
     for key in node:
         child = node._get_node(key)
