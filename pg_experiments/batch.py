@@ -14,6 +14,7 @@ from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
 from pg_experiments.rollout import Episodes, Rollout, Trajectory
 from pg_experiments.runs import DTYPES, build, num_envs, stack
+from pg_experiments.sizing import check_parameters_fit
 
 State = dict[str, Any]
 
@@ -36,6 +37,7 @@ class Batch:
         self.configs = list(configs)
         self.runs = stack(configs)
         self.parts = build(self.runs)
+        check_parameters_fit(configs[0], self.parts, len(configs))
         dtype = DTYPES[configs[0].dtype]
         first = [generator_for(config.seed, "parameters") for config in configs]
         self.policy = Learner(self.parts.optimizer, self.parts.policy.init(first, dtype))

@@ -13,6 +13,8 @@ from typing import Any
 from pg_experiments.schema_fields import check_value, checked, per_run
 
 MOST_COPIES = 100_000  # units of a layer, copies of an environment: more is a slip of the finger
+MOST_LAYERS = 1000
+MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
 ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
 # --- policy -----------------------------------------------------------------------------------------------------------
@@ -21,7 +23,7 @@ ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 @dataclass(frozen=True)
 class SoftmaxConfig:
     _target_: str = "pg_experiments.policies.softmax.Softmax"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES)
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES, items=(0, MOST_LAYERS))
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
 
 
@@ -33,7 +35,7 @@ class TabularSoftmaxConfig:
 @dataclass(frozen=True)
 class GaussianConfig:
     _target_: str = "pg_experiments.policies.gaussian.Gaussian"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES)
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES, items=(0, MOST_LAYERS))
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
     state_dependent_std: bool = False
     initial_std: float = per_run(1.0, above=0)
@@ -102,7 +104,7 @@ class OptimizerConfig:
 @dataclass(frozen=True)
 class AdamConfig(OptimizerConfig):
     _target_: str = "torch.optim.Adam"
-    betas: list[float] = checked([0.9, 0.999], at_least=0, at_most=1)
+    betas: list[float] = checked([0.9, 0.999], at_least=0, at_most=1, items=(2, 2))
     eps: float = checked(1e-8, at_least=0)
     weight_decay: float = checked(0.0, at_least=0)
 
@@ -153,9 +155,9 @@ class LeaveOneOutConfig:
 @dataclass(frozen=True)
 class ValueNetworkConfig:
     _target_: str = "pg_experiments.baselines.value_network.ValueNetwork"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES)
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES, items=(0, MOST_LAYERS))
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
-    updates_per_iteration: int = checked(3, at_least=1)
+    updates_per_iteration: int = checked(3, at_least=1, at_most=MOST_COPIES)
     optimizer: Any = "???"
 
 
@@ -176,7 +178,7 @@ class ReinforceConfig:
 @dataclass(frozen=True)
 class EvaluationConfig:
     every: int = checked(0, at_least=0)
-    episodes: int = checked(100, at_least=1)
+    episodes: int = checked(100, at_least=1, at_most=MOST_EPISODES)
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ class SweepConfig:
 
     name: str | None = None
     preview: bool = False
-    tuning_seeds: list[int] = checked([1000, 1001, 1002], at_least=0, at_most=2**63 - 1)
+    tuning_seeds: list[int] = checked([1000, 1001, 1002], at_least=0, at_most=2**63 - 1, items=(1, 1000))
 
 
 @dataclass(frozen=True)
@@ -291,7 +293,8 @@ def resuming(config: Config) -> Config:
 
 def check_values(config: Config) -> None:
     """Raise a `ConfigError` for the first value outside its allowed range."""
-    for key, value, metadata in walk(config):
+    leaves = sorted(walk(config), key=lambda leaf: not leaf[0].startswith("env."))  # whose defaults others take over
+    for key, value, metadata in leaves:
         check_value(key, value, metadata)
 
 

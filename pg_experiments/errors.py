@@ -1,8 +1,13 @@
 """Errors that a user can mend: one line that names the key, the value, what is allowed and the nearest choice."""
 
 import difflib
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
+
+EXIT_USER_ERROR = 2
+LONGEST_VALUE = 200  # characters of it in a message
 
 
 def printable(text: str) -> str:
@@ -10,13 +15,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
 
 
-def shortened(text: str, most: int = 300) -> str:
-    """A text of which only so many characters are shown."""
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
 class UserError(Exception):
     """Something the user asked for cannot be done. The message is one line; commands print it and exit with 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(letter if letter.isprintable() else _escaped(letter) for letter in message))
 
 
 class ConfigError(UserError):
@@ -29,7 +32,7 @@ class ConfigError(UserError):
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
-        given = key if value is None else f"{key}={shortened(printable(str(value)))}"
+        given = key if value is None else f"{key}={_shortened(' '.join(str(value).split()))}"
         super().__init__(f"{given}: {problem}")
         self.key = key
         self._given = (key, value, problem)
@@ -52,6 +55,26 @@ def ctrl_c_stays_itself() -> Iterator[None]:
                 raise before from None
             before = before.__cause__ or before.__context__
         raise
+
+
+def _escaped(letter: str) -> str:
+    """A control character as Python writes it: in a terminal it would do something."""
+    return letter.encode("unicode_escape").decode()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}... ({len(text)} characters)"
+
+
+def needs_extra(key: str, value: object, extra: str) -> ConfigError:
+    """The error for a choice that comes with an extra of the package which is not installed."""
+    return ConfigError(key, value, f"needs the extra {extra}: pip install 'pg_experiments[{extra}]'")
+
+
+def fail(error: UserError) -> NoReturn:
+    """One line on stderr, and exit code 2."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(EXIT_USER_ERROR)
 
 
 def first_line(error: BaseException) -> str:

@@ -113,6 +113,16 @@ class OptimizerSettings:
                 f"{FITTING} can be used",
             )
 
+    @property
+    def state_tensors(self) -> int:
+        """How many numbers the optimizer remembers for every parameter, found by a step with one."""
+        parameter = torch.zeros(2)
+        parameter.grad = torch.ones(2)
+        optimizer = self._make([parameter], 1.0)
+        _step(optimizer)
+        state = optimizer.state[parameter].values()
+        return sum(isinstance(value, Tensor) and value.shape == parameter.shape for value in state)
+
     def _make(self, parameters: list[Tensor], lr: float) -> torch.optim.Optimizer:
         return self.torch_class(parameters, lr=lr, **self.arguments)  # type: ignore[call-arg]
 

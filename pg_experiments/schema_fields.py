@@ -6,6 +6,8 @@ from typing import Any
 
 from pg_experiments.errors import ConfigError, nearest
 
+LARGEST_INTEGER = 2**63 - 1  # that a tensor holds
+
 
 def checked(
     default: Any,
@@ -14,6 +16,7 @@ def checked(
     at_least: float | None = None,
     at_most: float | None = None,
     one_of: tuple[str, ...] | None = None,
+    items: tuple[int, int] | None = None,
     per_run: bool = False,
 ) -> Any:
     """A dataclass field whose value is checked before any work.
@@ -22,6 +25,7 @@ def checked(
         default: the value when nothing is given; a list is copied for every config.
         above, at_least, at_most: the range of a number (or of each number of a list).
         one_of: the allowed words.
+        items: the fewest and the most items of a list.
         per_run: runs of one batch may each have their own value; it reaches the parts as a tensor `[runs]`.
     """
     metadata = {
@@ -29,6 +33,7 @@ def checked(
         "at_least": at_least,
         "at_most": at_most,
         "one_of": one_of,
+        "items": items,
         "per_run": per_run,
     }
     if isinstance(default, list):
@@ -55,6 +60,9 @@ def check_value(key: str, value: Any, metadata: dict[str, Any]) -> None:
         if metadata and isinstance(number, list | dict):
             raise ConfigError(key, value, "must be a flat list of numbers")
         _check_number(key, number, metadata)
+    if isinstance(value, list) and (items := metadata.get("items")) and not items[0] <= len(value) <= items[1]:
+        numbers = f"{items[0]}" if items[0] == items[1] else f"from {items[0]} to {items[1]}"
+        raise ConfigError(key, value, f"must have {numbers} items, and has {len(value)}")
     words = metadata.get("one_of")
     if words and value not in words:
         raise ConfigError(key, value, f"must be one of {', '.join(words)}.{nearest(str(value), words)}")
@@ -64,6 +72,8 @@ def _check_number(key: str, number: Any, metadata: dict[str, Any]) -> None:
     if not isinstance(number, int | float) or isinstance(number, bool):
         return
     above, at_least, at_most = (metadata.get(limit) for limit in ("above", "at_least", "at_most"))
+    if isinstance(number, int) and at_most is None:
+        at_most = LARGEST_INTEGER if number > LARGEST_INTEGER else None
     if not math.isfinite(number):
         raise ConfigError(key, number, "must be a finite number")
     if above is not None and not number > above:

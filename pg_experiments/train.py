@@ -4,15 +4,15 @@ Hydra composes the config; `pg_experiments.training.train` does the work. torch 
 """
 
 import os
-import re
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,13 +22,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments import repeat
-from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
-from pg_experiments.config import Config, resuming
-from pg_experiments.errors import ConfigError, RunFailedError, UserError, ctrl_c_stays_itself, printable
+from pg_experiments.before_work import check_run, parsed_flags
+from pg_experiments.composition import conf_dir, free_keys, one_line, register, to_config
+from pg_experiments.config import resuming
+from pg_experiments.errors import RunFailedError, UserError, ctrl_c_stays_itself, fail, first_line
 from pg_experiments.interruption import exit_code, heard
 from pg_experiments.trust import modules_to_trust
 
-EXIT_FAILED, EXIT_USER_ERROR = 1, 2
+EXIT_FAILED = 1
 
 
 def run_job(node: DictConfig) -> float | None:
@@ -73,9 +74,10 @@ def command() -> None:
     try:
         if any(argument.partition("=")[0] == repeat.OPTION for argument in sys.argv[1:]):
             raise SystemExit(repeat.main(sys.argv[1:]))
+        warnings.filterwarnings("error", "provider=.* is not available")  # a folder of configs that is not there
         with ctrl_c_stays_itself():
             sys.argv[1:] = name_folders_by_what_varies(sys.argv[1:])
-            if not check_before_work(sys.argv[1:]):
+            if not check_run(sys.argv[1:]):
                 return
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
     except UserError as error:
@@ -86,61 +88,14 @@ def command() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `--help | head`: nobody reads on
     except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are as well
         fail(one_line(error, sys.argv[1:]))
-    except ValueError as error:  # of Hydra's own command line, such as --resolve alone
-        if "hydra" not in (traceback.extract_tb(error.__traceback__)[-1].filename):
-            raise
-        fail(UserError(str(error).splitlines()[0]))
     except OSError as error:
         fail(UserError(f"{error.filename or 'output folder'}: cannot be written ({error.strerror})"))
-
-
-def fail(error: UserError) -> NoReturn:
-    """One line on stderr, and exit code 2."""
-    print(f"error: {printable(str(error))}", file=sys.stderr)
-    raise SystemExit(EXIT_USER_ERROR)
-
-
-def check_before_work(arguments: Sequence[str]) -> bool:
-    """Compose and build a single run before Hydra makes its folder, so that a mistake leaves nothing behind.
-
-    Returns:
-        Whether there is work: not for a run that is to be resumed and is complete.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    flags = get_args_parser().parse_args(list(arguments))
-    if flags.help or flags.hydra_help or flags.info or flags.cfg or flags.multirun or flags.shell_completion:
-        return True
-    overrides = [item for item in flags.overrides if not re.match(r"[+~]*hydra(?!\.searchpath)", item)]
-    config = to_config(compose_node(overrides, flags.config_dir))
-    if config.sweep.name is not None or config.sweep.preview:
-        key = "sweep.preview" if config.sweep.preview else "sweep.name"
-        raise ConfigError(key, config.sweep.name or True, "is for sweeps; add -m, and several values of a key")
-    folder = folder_to_resume(config, flags.overrides) if config.checkpoint.resume else None
-    from pg_experiments.runs import build, stack
-
-    build(stack([config]))
-    if folder is None:
-        return True
-    from pg_experiments.resume import is_complete
-
-    if complete := is_complete(folder, config):
-        print(f"{folder}: is complete already; there is nothing to resume")
-    return not complete
-
-
-def folder_to_resume(config: Config, overrides: Sequence[str]) -> Path:
-    """The folder that `hydra.run.dir` names.
-
-    Raises:
-        ConfigError: when it is not given, so that Hydra would make a new one, or depends on other keys.
-    """
-    given = [item.partition("=")[2] for item in overrides if item.lstrip("+").startswith("hydra.run.dir=")]
-    if not given:
-        raise ConfigError("checkpoint.resume", True, "needs the folder of the run as well: hydra.run.dir=RUN")
-    if "${" in given[-1]:
-        raise ConfigError("hydra.run.dir", given[-1], "must be a plain path with checkpoint.resume=true")
-    return Path(given[-1].strip("'\""))
+    except UserWarning as warning:
+        fail(UserError(first_line(warning)))
+    except Exception as error:
+        if not _is_of_hydra(error):
+            raise
+        fail(one_line(error, sys.argv[1:]))
 
 
 def again(arguments: Sequence[str], folder: str) -> str:
@@ -151,15 +106,21 @@ def again(arguments: Sequence[str], folder: str) -> str:
     return f"python -m pg_experiments.train {shlex.join([*rest, 'checkpoint.resume=true'])} hydra.run.dir={path}"
 
 
+def _is_of_hydra(error: Exception) -> bool:
+    """Whether Hydra raised it for what it was told, such as `--resolve` alone, and no code of ours that it called."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    ours = max(place for place, file in enumerate(files) if Path(__file__).parent in Path(file).parents)
+    return any({"hydra", "omegaconf", "antlr4"} & set(Path(file).parts) for file in files[ours + 1 :])
+
+
 def name_folders_by_what_varies(arguments: Sequence[str]) -> list[str]:
     """Leave the overrides that all jobs of a sweep share out of the names of the jobs' folders.
 
     A sweeper hands a launcher whole jobs, and only the command line says which of their overrides vary.
     """
-    from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    flags = get_args_parser().parse_args(list(arguments))
+    flags = parsed_flags(arguments)
     if not flags.multirun:
         return list(arguments)
     parsed = OverridesParser.create().parse_overrides(flags.overrides)

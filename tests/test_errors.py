@@ -133,12 +133,12 @@ RANGES = [
     case("policy.initial_std=0", says=("policy.initial_std=0", "must be above 0")),
     case("policy.hidden_sizes=[0]", says=("policy.hidden_sizes=0", "must be from 1 to 100000")),
     case("policy.hidden_sizes=[8,-3]", says=("policy.hidden_sizes=-3", "must be from 1 to 100000")),
-    case("baseline.updates_per_iteration=0", says=("baseline.updates_per_iteration=0", "must be at least 1")),
+    case("baseline.updates_per_iteration=0", says=("baseline.updates_per_iteration=0", "must be from 1 to 100000")),
     case("baseline.optimizer.lr=-1", says=("baseline.optimizer.lr=-1", "must be at least 0")),
     case("seed=-1", says=("seed=-1", "must be from 0 to 9223372036854775807")),
     case("seed=99999999999999999999", says=("seed=99999999999999999999", "must be from 0 to")),
     case("total_env_steps=0", says=("total_env_steps=0", "must be at least 1")),
-    case("evaluation.episodes=0", says=("evaluation.episodes=0", "must be at least 1")),
+    case("evaluation.episodes=0", says=("evaluation.episodes=0", "must be from 1 to 1000000")),
     case("evaluation.every=-1", says=("evaluation.every=-1", "must be at least 0")),
     case("checkpoint.every=-1", says=("checkpoint.every=-1", "must be at least 0")),
     case("logging.every=0", says=("logging.every=0", "must be at least 1")),
@@ -227,7 +227,7 @@ UNLIKELY = [
     case("policy=null", says=("policy=null", "gaussian")),
     case("policy=3", says=("policy=3", "gaussian")),
     case("baseline.optimizer=adam", says=("baseline.optimizer=adam", "optimizer@baseline.optimizer=adam")),
-    case("optimizer.betas=[0.9]", says=("optimizer", "Adam", "0.9")),
+    case("optimizer.betas=[0.9]", says=("optimizer.betas=[0.9]", "must have 2 items")),
     case("optimizer.kwargs.capturable=true", says=("optimizer", "Adam", "capturable")),
     case("hydra/job_logging=loud", says=("hydra/job_logging=loud", "none")),
     case("policy.activation='relu\n'", says=("policy.activation=relu", "Did you mean 'relu'?")),
@@ -257,6 +257,79 @@ def test_an_output_folder_below_a_regular_file_cannot_be_written(run_train, tmp_
     outcome = run_train(f"hydra.run.dir={tmp_path / 'file' / 'run'}", *TINY)
     assert_one_line(outcome, str(tmp_path / "file" / "run"), "cannot be written", "Not a directory")
     assert outcome.files == []
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_anything_in_it_is_touched(run_train, tmp_path):
+    used = tmp_path / "used"
+    (used / ".hydra").mkdir(parents=True)
+    (used / "result.json").write_text("{}")
+    (used / ".hydra" / "config.yaml").write_text("as it was")
+    before = {path: path.stat().st_mtime_ns for path in used.rglob("*")}
+    outcome = run_train(f"hydra.run.dir={used}", *TINY)
+    assert_one_line(outcome, f"hydra.run.dir={used}", "holds a run already")
+    assert {path: path.stat().st_mtime_ns for path in used.rglob("*")} == before
+    assert outcome.files == []
+
+
+@pytest.mark.parametrize("group", ["policy", "baseline"])
+@pytest.mark.parametrize("flags", [(), ("-m", "seed=1,2")])
+def test_networks_that_do_not_fit_into_the_memory_are_refused_with_both_sizes(run_train, group, flags):
+    outcome = run_train(*flags, f"{group}.hidden_sizes=[100000,100000]", *TINY)
+    gigabytes = 8 * 4 * (100_000**2 + 100_000 * 6) / 1e9  # eight copies, of weights and of a few vectors
+    assert_one_line(outcome, f"{group}.hidden_sizes=[100000, 100000]", f"need {gigabytes:.1f} GB", "GB (", "available")
+    assert outcome.files == []
+
+
+def test_the_python_api_refuses_too_many_runs_for_the_memory(monkeypatch):
+    monkeypatch.setattr("pg_experiments.sizing.available_bytes", lambda: 1e6)
+    configs = [compose(*TINY, f"seed={seed}") for seed in range(10)]
+    with pytest.raises(ConfigError, match=r"^policy.hidden_sizes=\[64, 64\]: the parameters of 10 runs .* need"):
+        train(configs)
+    assert len(train(configs[:1])) == 1
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ("hydra/sweeper=basic",),
+        ("hydra/sweeper=basic", "hydra/launcher=basic"),
+        ("hydra/launcher=basic",),
+        ("hydra.sweeper.max_batch_size=1",),
+    ],
+)
+def test_one_bad_value_of_a_sweep_is_found_before_its_folder_is_made(run_train, choice):
+    own = [item for item in TINY if "progress" not in item]
+    outcome = run_train("-m", "seed=1,2", "optimizer.lr=0.1,-1", *choice, *own)
+    assert_one_line(outcome, "optimizer.lr=-1", "must be at least 0")
+    assert outcome.files == []
+
+
+@pytest.mark.parametrize("values", ["choice(0.1,-1)", "interval(-1,1)", "'tag(log,interval(0.1,1e400))'", "0.1,nan"])
+def test_every_value_that_a_search_may_choose_is_checked_before_its_first_trial(run_train, values):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra optuna")
+    outcome = run_train("-m", "hydra/sweeper=optuna", f"optimizer.lr={values.strip(chr(39))}", *TINY)
+    assert_one_line(outcome, "optimizer.lr=")
+    assert outcome.files == []
+
+
+def test_cfg_shows_also_what_could_not_be_trained_but_nothing_that_cannot_be_composed(run_train):
+    shown = run_train("--cfg", "job", "optimizer.lr=-1", "policy=softmax")
+    assert (shown.code, shown.err) == (0, "")
+    assert "lr: -1.0" in shown.out
+    assert_one_line(run_train("--cfg", "job", "optimizer.lrr=1"), "optimizer.lrr=1", "Did you mean 'optimizer.lr'?")
+    assert_one_line(run_train("--cfg", "job", "optimizer.lr=abc"), "optimizer.lr=abc", "must be a number")
+    assert_one_line(run_train("--cfg", "job", "--resolve", "optimizer.lr=${nothing}"), "nothing")
+    assert shown.files == []
+
+
+@pytest.mark.parametrize("flag", ["--nothing", "--config-dir=nothing", "--config-name=nothing", "--cfg=all3"])
+def test_a_flag_that_cannot_be_used_is_one_line(run_train, flag):
+    assert_one_line(run_train(flag, *TINY), flag.partition("=")[2] or flag)
+
+
+def test_control_characters_do_not_reach_the_terminal(run_train):
+    outcome = run_train("\x1b[31mred\x1b[0m\u2028\r", *TINY)
+    assert_one_line(outcome, "\\x1b[31mred\\x1b[0m\\u2028\\r")
 
 
 def test_the_later_of_two_overrides_of_one_key_holds(run_train):

@@ -182,5 +182,5 @@ def test_without_the_extra_the_error_names_the_command(
     with pytest.raises(SystemExit) as leaving:
         main()
     assert leaving.value.code == 2
-    expected = f"error: hydra/{group}={name}: needs pip install 'pg_experiments[{extra}]'\n"
+    expected = f"error: hydra/{group}={name}: needs the extra {extra}: pip install 'pg_experiments[{extra}]'\n"
     assert capsys.readouterr().err == expected

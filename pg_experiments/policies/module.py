@@ -15,7 +15,7 @@ from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.runs import DTYPES, Parts, build, stack
-from pg_experiments.sweeps.sizing import available_bytes
+from pg_experiments.sizing import available_bytes
 from pg_experiments.trust import as_names
 from pg_experiments.untrusted_files import size_inside, size_text
 

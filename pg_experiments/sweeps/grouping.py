@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pg_experiments.errors import UserError
 from pg_experiments.runs import build, stack, structure_of
+from pg_experiments.sizing import check_parameters_fit
 from pg_experiments.sweeps.jobs import Job
 
 
@@ -52,11 +53,12 @@ def check_parts(jobs: Sequence[Job]) -> None:
     """Build what every group of jobs needs; of a group that cannot be built, name the first job that cannot."""
     for group in group_by_structure(jobs):
         try:
-            build(stack([job.config for job in group]))
+            parts = build(stack([job.config for job in group]))
+            check_parameters_fit(group[0].config, parts)
         except UserError as error:
             for job in group:
                 try:
-                    build(stack([job.config]))
+                    check_parameters_fit(job.config, build(stack([job.config])))
                 except UserError as own:
                     raise UserError(f"{own} (job {job.number}: {job.name})") from error
             raise

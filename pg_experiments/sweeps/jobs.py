@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf._utils import OmegaConfDumper
 from omegaconf.errors import OmegaConfBaseException
 
-from pg_experiments.composition import one_line, to_config
-from pg_experiments.config import GROUPS, Config
+from pg_experiments.composition import one_line, sets_value, to_config
+from pg_experiments.config import Config
 from pg_experiments.errors import UserError
-
-VALUES = {field.name for field in fields(Config)} - set(GROUPS)  # top-level keys that choose no file
 
 
 class _Dumper(getattr(yaml, "CDumper", yaml.Dumper)):  # type: ignore[misc]
@@ -94,9 +92,9 @@ class Composer:
         """
         try:
             parsed = self._parser.parse_overrides(list(overrides))
-            base, composed = self._base([override for override in parsed if not _is_value(override)])
+            base, composed = self._base([override for override in parsed if not sets_value(override)])
             ConfigLoaderImpl._apply_overrides_to_config(
-                [override for override in parsed if _is_value(override)], composed
+                [override for override in parsed if sets_value(override)], composed
             )
             lines = [str(override.input_line) for override in parsed if not override.is_hydra_override()]
             dirname = self._varied(parsed, [], self._separators.item_sep, self._separators.kv_sep)
@@ -141,13 +139,6 @@ def _set_job(node: DictConfig, number: int, overrides: Sequence[str], dirname: s
         node.hydra.job.override_dirname = dirname
         node.hydra.overrides.task = list(overrides)
         node.hydra.runtime.output_dir = str(folder)
-
-
-def _is_value(override: Override) -> bool:
-    """Whether it sets a value, and so leaves the defaults list as it is."""
-    if override.package is not None or override.is_hydra_override():
-        return False
-    return "." in override.key_or_group or override.key_or_group in VALUES
 
 
 def write_hydra_folder(job: Job) -> None:

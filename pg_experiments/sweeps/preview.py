@@ -10,11 +10,12 @@ from rich.console import Console
 
 from pg_experiments.batch import Batch
 from pg_experiments.progress import duration
+from pg_experiments.sizing import available_bytes
 from pg_experiments.sweeps.backends.interface import expected_workers
 from pg_experiments.sweeps.grouping import Plan
 from pg_experiments.sweeps.jobs import Job
 from pg_experiments.sweeps.launch import plan_for
-from pg_experiments.sweeps.sizing import WORKER_BYTES, available_bytes, run_bytes
+from pg_experiments.sweeps.sizing import WORKER_BYTES, run_bytes
 
 TRIAL_SECONDS = 2.0  # of each group, to measure its speed
 MOST_JOBS = 60  # that are listed one by one

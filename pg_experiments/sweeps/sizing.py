@@ -1,11 +1,9 @@
 """How many runs one program should hold: as many as the memory takes, and no more than make a run cheaper."""
 
-import os
-from pathlib import Path
-
 from pg_experiments.config import Config
 from pg_experiments.envs.interface import DiscreteActions
 from pg_experiments.runs import build, num_envs, stack
+from pg_experiments.sizing import available_bytes, parameter_bytes
 
 MOST_RUNS = 50  # beyond it a run becomes no cheaper: measured by benchmarks/batch_size.py
 MEMORY_SHARE = 0.5  # of what is available, for all workers together
@@ -28,27 +26,16 @@ def batch_limit(config: Config, workers: int) -> tuple[int, str]:
 
 
 def run_bytes(config: Config) -> float:
-    """Memory of one run at the longest episodes, in bytes: its trajectory, and what the update makes of it.
+    """Memory of one run at the longest episodes, in bytes: parameters, trajectory, and what the update makes of it.
 
     A step of a copy holds observation, action, reward and three flags in the grid, and again in dense blocks with
     returns, values, weight, entropy, objective and position; while blocks are made, both are there.
     """
-    spec = build(stack([config])).env.spec
+    parts = build(stack([config]))
+    spec = parts.env.spec
     real = 8 if config.dtype == "float64" else 4
     action = 8 if isinstance(spec.actions, DiscreteActions) else real * len(spec.actions.low)
     grid = real * (spec.observation_size + 1) + action + 3
     blocks = real * (spec.observation_size + 8) + action + 16
-    return float(num_envs(config) * spec.max_episode_steps * (2 * grid + blocks)) + 2e6
-
-
-def available_bytes() -> float:
-    """Memory that this process may still take: of the machine, or of its control group where that is less."""
-    free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        group = Path("/sys/fs/cgroup")
-        limit = float((group / "memory.max").read_text())
-        return min(free, limit - float((group / "memory.current").read_text()))
-    except (OSError, ValueError, StopIteration):  # no Linux, or no limit ("max")
-        return free
+    trajectory = float(num_envs(config) * spec.max_episode_steps * (2 * grid + blocks))
+    return trajectory + parameter_bytes(config, parts) + 2e6

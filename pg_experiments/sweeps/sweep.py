@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
@@ -45,7 +46,7 @@ def sweep(
         RunFailedError: at the end, when a run failed.
     """
     overrides = _parsed(context, arguments)
-    jobs = check_jobs(context, master, overrides)
+    jobs = check_jobs(context.config_loader, master, overrides)
     sweep_dir = Path(str(master.hydra.sweep.dir))
     swept = [_varied_name(override) for override in overrides if override.is_sweep_override()]
     check_unchanged(sweep_dir, jobs, swept)
@@ -87,7 +88,7 @@ def sweep(
     return returns
 
 
-def check_jobs(context: HydraContext, master: DictConfig, overrides: Sequence[Override]) -> list[Job]:
+def check_jobs(loader: ConfigLoader, master: DictConfig, overrides: Sequence[Override]) -> list[Job]:
     """Compose every job of the grid, and build the parts of every structure among them.
 
     Raises:
@@ -102,7 +103,7 @@ def check_jobs(context: HydraContext, master: DictConfig, overrides: Sequence[Ov
         text = next((item.input_line for item in overrides if item.is_sweep_override()), "")
         raise UserError(f"{text}: hydra/sweeper=grid takes lists and ranges; hydra/sweeper=optuna searches") from error
     _check_name(master)
-    composer = Composer(context.config_loader, master)
+    composer = Composer(loader, master)
     jobs = [composer(job, number) for number, job in enumerate(grid)]
     taken: dict[Path, Job] = {}
     configs: dict[str, Job] = {}

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from pg_experiments.errors import ConfigError, nearest
+from pg_experiments.errors import ConfigError, nearest, needs_extra
 from pg_experiments.sweeps.sizing import MOST_RUNS
 from pg_experiments.sweeps.worker import Task
 
@@ -88,7 +88,7 @@ def check(settings: Mapping[str, Any]) -> None:
             "hydra.launcher.backend", name, f"must be one of {', '.join(NAMES)}.{nearest(str(name), NAMES)}"
         )
     if name in EXTRAS and find_spec(name) is None:
-        raise ConfigError("hydra.launcher.backend", name, f"needs pip install 'pg_experiments[{EXTRAS[name]}]'")
+        raise needs_extra("hydra.launcher.backend", name, EXTRAS[name])
     for key, least in (("workers", 1), ("max_runs_per_batch", 1), ("retries", 0)):
         if settings[key] is not None and settings[key] < least:
             raise ConfigError(f"hydra.launcher.{key}", settings[key], f"must be at least {least}")

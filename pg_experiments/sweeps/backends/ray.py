@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pg_experiments.errors import ConfigError, UserError, first_line
+from pg_experiments.errors import ConfigError, UserError, first_line, needs_extra
 from pg_experiments.sweeps.backends.elsewhere import RemoteTask, interrupted, train_elsewhere
 from pg_experiments.sweeps.backends.interface import Results, WorkerDiedError
 from pg_experiments.sweeps.worker import Task
@@ -34,9 +34,7 @@ class Ray:
         try:
             import ray
         except ImportError as error:
-            raise UserError(
-                "hydra.launcher.backend=ray: needs Ray; install it with pip install 'pg_experiments[ray]'"
-            ) from error
+            raise needs_extra("hydra.launcher.backend", "ray", "ray") from error
         self._ray = ray
         self._workers = workers
         options = dict(settings)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pg_experiments.errors import UserError, first_line
+from pg_experiments.errors import UserError, first_line, needs_extra
 from pg_experiments.sweeps.backends.elsewhere import STOP, RemoteTask, interrupted, train_elsewhere
 from pg_experiments.sweeps.backends.interface import Results, WorkerDiedError
 from pg_experiments.sweeps.sizing import MOST_RUNS
@@ -43,9 +43,7 @@ class Submitit:
         try:
             import submitit
         except ImportError as error:
-            raise UserError(
-                "hydra.launcher.backend=submitit: needs submitit; install it with pip install 'pg_experiments[slurm]'"
-            ) from error
+            raise needs_extra("hydra.launcher.backend", "submitit", "slurm") from error
         from pg_experiments.sweeps.backends.processes import physical_cores
 
         options: dict[str, Any] = DEFAULTS | dict(settings)

@@ -1,0 +1,71 @@
+"""Whether the parameters of a batch of runs fit into the memory: asked before the first of them is drawn."""
+
+import os
+from pathlib import Path
+
+from pg_experiments.config import Config
+from pg_experiments.errors import ConfigError
+from pg_experiments.optimizers import OptimizerSettings
+from pg_experiments.policies.networks import MLP
+from pg_experiments.runs import DTYPES, Parts
+
+
+def check_parameters_fit(config: Config, parts: Parts, runs: int = 1) -> None:
+    """Raise a `ConfigError` that names the larger network when the parameters need more memory than there is.
+
+    Args:
+        config: of one of the runs.
+        parts: made from it.
+        runs: that train as one program.
+    """
+    needed = {part: runs * learner_bytes(config, parts, part) for part in ("policy", "baseline")}
+    available = available_bytes()
+    if sum(needed.values()) <= available:
+        return
+    part = max(needed, key=lambda name: needed[name])
+    each = f" of {runs} runs" if runs > 1 else ""
+    raise ConfigError(
+        f"{part}.hidden_sizes",
+        list(network.hidden_sizes) if (network := _network(getattr(parts, part))) else None,
+        f"the parameters{each} with their gradients and the optimizer's state need {needed[part] / 1e9:,.1f} GB "
+        f"({needed[part]:.0f} bytes), and {available / 1e9:,.1f} GB ({available:.0f} bytes) are available",
+    )
+
+
+def parameter_bytes(config: Config, parts: Parts) -> float:
+    """Memory that training takes for the parameters of one run, policy and baseline."""
+    return sum(learner_bytes(config, parts, part) for part in ("policy", "baseline"))
+
+
+def learner_bytes(config: Config, parts: Parts, part: str) -> float:
+    """Memory of the `policy` or `baseline` of one run while it takes a step; 0 for a part without a network of ours.
+
+    There are the parameters, their gradients, their values before the step and the optimizer's state, and a copy of
+    parameters and state that an interruption falls back to.
+    """
+    network = _network(getattr(parts, part))
+    if network is None:
+        return 0.0
+    settings = parts.optimizer if part == "policy" else getattr(parts.baseline, "optimizer", None)
+    states = settings.state_tensors if isinstance(settings, OptimizerSettings) else 0
+    sizes = zip(network.sizes, network.sizes[1:], strict=False)
+    count = sum((size_in + 1) * size_out for size_in, size_out in sizes)
+    return float(count) * DTYPES[config.dtype].itemsize * (2 * (1 + states) + 2)
+
+
+def _network(part: object) -> MLP | None:
+    network = getattr(part, "network", None)
+    return network if isinstance(network, MLP) else None
+
+
+def available_bytes() -> float:
+    """Memory that this process may still take: of the machine, or of its control group where that is less."""
+    free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        group = Path("/sys/fs/cgroup")
+        limit = float((group / "memory.max").read_text())
+        return min(free, limit - float((group / "memory.current").read_text()))
+    except (OSError, ValueError, StopIteration):  # no Linux, or no limit ("max")
+        return free
