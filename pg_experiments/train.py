@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pg_experiments.composition import compose_node, conf_dir, free_keys, one_line, register, to_config
 from pg_experiments.config import Config, resuming
 from pg_experiments.errors import ConfigError, RunFailedError, UserError
-from pg_experiments.interruption import exit_code, heard
+from pg_experiments.interruption import SIGNALS, exit_code, heard
 
 EXIT_FAILED, EXIT_USER_ERROR = 1, 2
 
@@ -175,4 +175,11 @@ class _CallableModule(ModuleType):
 sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit as leaving:
+        if leaving.code in (128 + number for number in SIGNALS):  # who asked waits, and all is saved: no taking apart
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(leaving.code or 0))
+        raise
