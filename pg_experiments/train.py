@@ -178,7 +178,7 @@ if __name__ == "__main__":
     try:
         main()
     except SystemExit as leaving:
-        if leaving.code in (128 + number for number in SIGNALS):  # who asked waits, and all is saved: no taking apart
+        if leaving.code in [128 + number for number in SIGNALS]:  # who asked waits, and all is saved: no taking apart
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(int(leaving.code or 0))
