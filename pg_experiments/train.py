@@ -178,7 +178,8 @@ if __name__ == "__main__":
     try:
         main()
     except SystemExit as leaving:
-        if leaving.code in [128 + number for number in SIGNALS]:  # who asked waits, and all is saved: no taking apart
+        alone = "pg_experiments.sweeps.launch" not in sys.modules  # a sweep has semaphores to give back
+        if alone and leaving.code in [128 + number for number in SIGNALS]:  # who asked waits, and all is saved
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(int(leaving.code or 0))
