@@ -156,13 +156,19 @@ def rows_of(state: Any, rows: Sequence[int]) -> Any:
 
 
 def joined(states: Sequence[Any]) -> Any:
-    """The states of some runs in one, in their order: what `rows_of` takes apart."""
-    first = states[0]
+    """States of one run each as the state of one batch, in their order: what `rows_of` takes apart.
+
+    What only some of them have, such as an optimizer's state of runs that have learned before, is zero in the others:
+    a `Learner` does not read it there.
+    """
+    first = next(state for state in states if state is not None)
     if isinstance(first, Tensor):
-        return torch.cat(list(states))
-    if isinstance(first, dict):
-        return {key: joined([state[key] for state in states]) for key in first}
-    return first
+        return torch.cat([torch.zeros_like(first) if state is None else state for state in states])
+    keys = dict.fromkeys(key for state in states for key in state)
+    return {
+        key: None if all(state.get(key) is None for state in states) else joined([state.get(key) for state in states])
+        for key in keys
+    }
 
 
 def parameters_of(state: State) -> Parameters:

@@ -93,14 +93,15 @@ def named(run_dir: Path, name: str) -> list[Path]:
     return [path] if path.is_file() and path.parent == run_dir / FOLDER else []
 
 
-def load(run_dir: Path, needed: int, name: str = "last") -> dict[str, Any]:
+def load(run_dir: Path, name: str = "last", needed: int | None = None) -> dict[str, Any]:
     """Read a checkpoint as tensors and plain numbers: no code in it is run.
 
     Args:
         run_dir: the run's folder.
-        needed: bytes of the parameters of policy and baseline: a file that claims far more is refused unread.
         name: `last`, `best` or `iteration_N`. When `last` is damaged, the one before is used, and a line on stderr says
             so.
+        needed: bytes of the parameters of policy and baseline: a file that claims far more is refused unread. None: it
+            is the user's own file.
 
     Raises:
         UserError: when there is none, or none can be read.
@@ -111,7 +112,8 @@ def load(run_dir: Path, needed: int, name: str = "last") -> dict[str, Any]:
     damaged: list[DamagedError] = []
     for path in paths:
         try:
-            check(run_dir, path, needed)
+            if needed is not None:
+                check(run_dir, path, needed)
             state = read(path)
         except DamagedError as error:
             damaged.append(error)

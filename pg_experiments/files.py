@@ -14,7 +14,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     Never through a symbolic link.
     """
     temporary = write_temporary(path, content)
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

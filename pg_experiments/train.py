@@ -26,7 +26,7 @@ from pg_experiments.before_work import check_run, parsed_flags
 from pg_experiments.composition import conf_dir, free_keys, one_line, register, to_config
 from pg_experiments.config import resuming
 from pg_experiments.errors import RunFailedError, UserError, ctrl_c_stays_itself, fail, first_line
-from pg_experiments.interruption import exit_code, heard
+from pg_experiments.interruption import SIGNALS, exit_code, heard
 from pg_experiments.trust import modules_to_trust
 
 EXIT_FAILED = 1
@@ -144,4 +144,12 @@ class _CallableModule(ModuleType):
 sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit as leaving:
+        alone = "pg_experiments.sweeps.launch" not in sys.modules  # a sweep has semaphores to give back
+        if alone and leaving.code in [128 + number for number in SIGNALS]:  # who asked waits, and all is saved
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(leaving.code or 0))
+        raise

@@ -343,7 +343,7 @@ def test_an_own_part_trains_through_the_python_api(own_parts, tmp_path, parts):
     config = compose(*parts, *tiny, config_dir=own_parts)
     (result,) = train([config], [tmp_path / "run"])
     assert result.status == "completed", result.error
-    action = load_policy(tmp_path / "run")([1.0, 0.0, 0.0])
+    action = load_policy(tmp_path / "run", trust="mypart")([1.0, 0.0, 0.0])
     assert torch.equal(action, result.policy([1.0, 0.0, 0.0]))
 
 

@@ -155,6 +155,6 @@ def test_ctrl_c_in_the_middle_of_a_slow_rollout_drops_only_that_iteration(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "slow_env", raising=False)
     monkeypatch.delitem(gymnasium.registry, "Slow-v0", raising=False)
-    assert int(load_policy(run_dir)([0.0, 0.0])) in range(3)
+    assert int(load_policy(run_dir, trust="slow_env")([0.0, 0.0])) in range(3)
     evaluate_main([str(run_dir), "--episodes", "1"])
     assert "1 deterministic episodes" in capsys.readouterr().out

@@ -78,7 +78,7 @@ def restore(run_dir: Path, checkpoint: str = "last", trust: Sequence[str] = ()) 
     _check_claims(run_dir, config, checkpoint)
     parts = build(stack([config]))
     expected = parts.policy.init([torch.Generator()], DTYPES[config.dtype])
-    saved = load(run_dir, _bytes(expected) + _baseline_bytes(parts, config), checkpoint)["policy"]["parameters"]
+    saved = load(run_dir, checkpoint, _bytes(expected) + _baseline_bytes(parts, config))["policy"]["parameters"]
     for name, tensor in expected.items():
         if not _alike(saved.get(name), tensor):
             raise UserError(
