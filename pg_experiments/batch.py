@@ -107,14 +107,20 @@ class Batch:
         ]
         return torch.stack(flags).all(0).tolist()
 
-    def state(self) -> State:
-        """A copy of everything that training changes: each run as it was at the end of its last complete iteration."""
+    def state(self, runs: Sequence[int] | None = None) -> State:
+        """A copy of everything that training changes: each run as it was at the end of its last complete iteration.
+
+        Args:
+            runs: whose rows are wanted, in this order; None: all.
+        """
+        chosen = list(self.generators) if runs is None else list(runs)
+        rows = torch.tensor(chosen)
         return {
-            "policy": self.policy.state(),
-            "baseline": self.baseline.state() if self.baseline else None,
-            "generator": torch.stack([self._before[run] for run in self.generators]),
-            "env_steps": torch.tensor(self.env_steps),
-            "iterations": torch.tensor(self.iterations),
+            "policy": self.policy.select(rows).state(),
+            "baseline": self.baseline.select(rows).state() if self.baseline else None,
+            "generator": torch.stack([self._before[run] for run in chosen]),
+            "env_steps": torch.tensor([self.env_steps[run] for run in chosen]),
+            "iterations": torch.tensor([self.iterations[run] for run in chosen]),
         }
 
     def _load(self, state: State) -> None:

@@ -16,8 +16,12 @@ def sealed(state: Mapping[str, Any]) -> bytes:
     """torch's bytes of a state, with their SHA-256 as the comment of the archive."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    archive = buffer.getvalue()
-    assert archive[-BEFORE_COMMENT:].startswith(END_OF_ARCHIVE), "torch.save wrote no ZIP archive without comment"
+    return with_seal(buffer.getvalue())
+
+
+def with_seal(archive: bytes) -> bytes:
+    """A ZIP archive without a comment, with its SHA-256 as one."""
+    assert archive[-BEFORE_COMMENT:].startswith(END_OF_ARCHIVE), "this is no ZIP archive without comment"
     body = archive[:-2] + COMMENT.to_bytes(2, "little")  # the last two bytes are the length of the comment
     return body + CHECKSUM + hashlib.sha256(body).hexdigest().encode()
 

@@ -181,8 +181,8 @@ class _Training:
             self._leave_out_who_raises(error)
             return
         errors = dict(zip(runs, broken_numbers(iteration, self.batch.finite(runs)), strict=True))
-        whole = self.batch.state()
-        states = {run: rows_of(whole, [run]) for run in runs}
+        learned = self.batch.state(runs)
+        states = {run: rows_of(learned, [row]) for row, run in enumerate(runs)}
         self.training_seconds += time.perf_counter() - begin
         columns = self._columns_of(runs, iteration)
         evaluations = self._evaluate_on_the_way(states, errors)

@@ -24,6 +24,7 @@ from pg_experiments.evaluate import main as evaluate_main
 from pg_experiments.files import write_atomically
 from pg_experiments.report import main as report_main
 from pg_experiments.saved_config import SAVED
+from pg_experiments.seal import COMMENT, with_seal
 from pg_experiments.summary import print_summary
 from pg_experiments.trust import check_trust, imports_from_elsewhere, modules_to_trust
 
@@ -183,6 +184,11 @@ class Trap:
         return (os.mkdir, (str(self.path),))
 
 
+def seal(path: Path) -> None:
+    """Give an archive its right checksum: whoever is malicious can do that as well."""
+    path.write_bytes(with_seal(path.read_bytes()))
+
+
 def a_pickle_that_runs_code(theirs: Theirs) -> tuple[str, ...]:
     (theirs.folder / LAST).write_bytes(pickle.dumps({"policy": Trap(theirs.folder / "executed"), "x": b" " * 4000}))
     return "cannot be read", "no archive of tensors"
@@ -191,6 +197,7 @@ def a_pickle_that_runs_code(theirs: Theirs) -> tuple[str, ...]:
 def a_pickle_in_an_archive(theirs: Theirs) -> tuple[str, ...]:
     trap = {"policy": Trap(theirs.folder / "executed"), "filling": torch.zeros(1000)}
     torch.save(trap, theirs.folder / LAST)
+    seal(theirs.folder / LAST)
     return "cannot be read", "posix.mkdir", "is not run"
 
 
@@ -223,6 +230,7 @@ def _rewrite(path: Path, change: Callable[[str, bytes], bytes], compression: int
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in records.items():
             archive.writestr(name, change(name, content))
+    seal(path)
 
 
 def a_compressed_record(theirs: Theirs) -> tuple[str, ...]:
@@ -250,8 +258,9 @@ def a_tensor_that_claims_ten_gigabytes(theirs: Theirs) -> tuple[str, ...]:
 def two_tables_of_contents(theirs: Theirs) -> tuple[str, ...]:
     """Python's reader takes the table right before the end, torch's the one at the place that the end names."""
     data = (theirs.folder / LAST).read_bytes()
-    start = struct.unpack_from("<L", data, len(data) - 6)[0]
-    (theirs.folder / LAST).write_bytes(data[:-22] + data[start:-22] + data[-22:])
+    end = len(data) - COMMENT - 22
+    start = struct.unpack_from("<L", data, end + 16)[0]
+    (theirs.folder / LAST).write_bytes(data[:end] + data[start:end] + data[end:])
     return ("its table of contents is not where its end says",)
 
 
@@ -325,6 +334,7 @@ def test_a_tensor_that_the_policy_does_not_have_is_refused(make, capfd, entry):
     state = torch.load(theirs.folder / LAST, weights_only=True)
     state["policy"]["parameters"]["more"] = torch.zeros(1).expand(1, 2_500_000_000)  # four bytes, and ten gigabytes
     torch.save(state, theirs.folder / LAST)
+    seal(theirs.folder / LAST)
     refused(entry, theirs, capfd, "does not fit the config", "no more")
 
 
