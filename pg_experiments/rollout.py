@@ -14,7 +14,7 @@ from pg_experiments.policies.networks import Parameters
 WINDOW = 16  # steps between two moments at which runs begin and leave; a divisor of CHUNK
 CHUNK = 64  # steps whose noise a run draws at a time
 LOOK_EVERY = 8  # steps between two looks whether any copy is still playing
-ENOUGH = 0.25  # of the runs have played their episodes: time to learn, while the others stay where they are
+ENOUGH = 0.5  # of the runs have played their episodes: time to learn, while the others stay where they are
 
 
 class Trajectory(NamedTuple):
