@@ -159,12 +159,19 @@ def rows_of(state: Any, rows: Sequence[int]) -> Any:
 
 
 def joined(states: Sequence[Any]) -> Any:
-    """The states of some runs in one, in their order: what `rows_of` takes apart."""
+    """The states of some runs in one, in their order: what `rows_of` takes apart.
+
+    What an optimizer keeps of a run begins with the run's first step: of those before it, it is zero here, and unused.
+    """
     first = states[0]
     if isinstance(first, Tensor):
         return torch.cat(list(states))
     if isinstance(first, dict):
-        return {key: joined([state[key] for state in states]) for key in first}
+        some = {key: value for state in states for key, value in state.items()}
+        return {
+            key: joined([state[key] if key in state else torch.zeros_like(value) for state in states])
+            for key, value in some.items()
+        }
     return first
 
 

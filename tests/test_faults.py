@@ -5,6 +5,7 @@ complete is lost.
 """
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from sweeping import (  # noqa: F401 - fixtures
     TINY,
     alone,
@@ -27,6 +29,7 @@ from sweeping import (  # noqa: F401 - fixtures
 )
 
 from pg_experiments import UserError, compose, load_policy, train
+from pg_experiments.batch import Batch, joined, rows_of
 from pg_experiments.config import config_sha256, differences
 from pg_experiments.envs.time_limit import TookTooLong
 from pg_experiments.run_folder import RunFolder
@@ -40,8 +43,12 @@ FAULTY = '''
 """Walks along a line, in Gymnasium and natively; the run whose noise is `culprit` goes wrong in its third step."""
 
 import itertools
+import os
+import resource
+import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -75,11 +82,45 @@ def never_return_to_python():
     sum(itertools.repeat(0))
 
 
+def eat_until_killed():
+    Path(os.environ["SMALL_MEMORY"], "cgroup.procs").write_text(str(os.getpid()))
+    eaten = []
+    while True:
+        eaten.append(bytearray(os.urandom(1 << 20)) * 16)
+
+
+def be_killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def eat_until_refused():
+    usage, (_, hard) = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize(), LIMIT
+    resource.setrlimit(resource.RLIMIT_AS, (usage + (64 << 20), hard))
+    try:
+        torch.zeros(1 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, LIMIT)
+
+
+LIMIT = resource.getrlimit(resource.RLIMIT_AS)
+
+
 def fail():
     raise RuntimeError("the motor is hot")
 
 
-HANGS = {each.__name__: each for each in (sleep_for_ever, loop_for_ever, try_again_for_ever, never_return_to_python)}
+CALLS = {
+    each.__name__: each
+    for each in (
+        sleep_for_ever,
+        loop_for_ever,
+        try_again_for_ever,
+        never_return_to_python,
+        eat_until_killed,
+        be_killed,
+        eat_until_refused,
+    )
+}
 FAULTS = {
     "raise": lambda seen, gain: fail(),
     "shape": lambda seen, gain: (seen[:3], gain, False, False, {}),
@@ -124,8 +165,8 @@ class Walk(gymnasium.Env):
         self.count = 0
         self.place, self.bad = int(self.np_random.integers(3)), seed == self.culprit
         if self.bad and self.where == "reset":
-            if self.how in HANGS:
-                HANGS[self.how]()
+            if self.how in CALLS:
+                CALLS[self.how]()
             return FAULTS[self.how](self.seen(), 1.0)[0], {}
         return self.seen(), {}
 
@@ -134,8 +175,8 @@ class Walk(gymnasium.Env):
         self.place += 1 if action else -1
         seen, gain = self.seen(), float(self.place)
         if self.bad and self.count == 3 and self.where == "step":
-            if self.how in HANGS:
-                HANGS[self.how]()
+            if self.how in CALLS:
+                CALLS[self.how]()
             return FAULTS[self.how](seen, gain)
         return seen, gain, False, False, {}
 
@@ -168,8 +209,8 @@ class NativeWalk(CartPole):
         return self.spoil(now, *after) if now.any() and self.where == "step" else after
 
     def spoil(self, bad, state, seen, gain, ended, cut):
-        if self.how in HANGS:
-            HANGS[self.how]()
+        if self.how in CALLS:
+            CALLS[self.how]()
         whole = Transition(state, seen, gain, ended, cut)
         return {
             "raise": lambda: fail(),
@@ -502,10 +543,9 @@ def small_disk() -> Iterator[Callable[[Path, str], None]]:
 @pytest.fixture
 def in_mid_run(monkeypatch) -> Callable[[Callable[[Path], None]], None]:
     """Let something happen to the folder of the bad run, named after its seed, before row 12 of its records."""
+    write = RunFolder.write
 
     def arrange(happens: Callable[[Path], None]) -> None:
-        write = RunFolder.write
-
         def wrapped(self, iteration, *arguments):
             if iteration == 12 and self.folder.name == str(BAD):
                 happens(self.folder)
@@ -572,6 +612,7 @@ def test_a_folder_that_is_gone_in_mid_run_fails_its_run(in_mid_run, tmp_path, ca
     assert results[BAD].iterations == 14  # the last iteration before the next checkpoint
     assert [outcomes(results)[seed] for seed in (0, 2)] == [long_alone()[seed] for seed in (0, 2)]
     assert "Traceback" not in "".join(capfd.readouterr())
+    in_mid_run(lambda folder: None)
     again = train(long_runs("checkpoint.resume=true"), folders)
     assert outcomes(again) == list(long_alone())
 
@@ -618,6 +659,7 @@ def test_a_full_disk_fails_jobs_of_a_sweep_and_the_same_command_finishes_them(sw
     assert hashes_of(tmp_path / SWEEP) == {f"seed={seed}": long_alone()[seed][1] for seed in SEEDS}
 
 
+@pytest.mark.slow
 def test_a_job_whose_folder_is_deleted_fails_alone(start, tmp_path):  # noqa: F811
     long = ("total_env_steps=20000", "checkpoint.every=5")
     running = start(*TINY, *long, "sweep.name=s", "seed=range(3)", "hydra.launcher.workers=1")
@@ -629,3 +671,78 @@ def test_a_job_whose_folder_is_deleted_fails_alone(start, tmp_path):  # noqa: F8
     assert "Traceback" not in running.out + running.err
     expected = {f"seed={seed}": alone("total_env_steps=20000", f"seed={seed}") for seed in (0, 2)}
     assert hashes_of(tmp_path / SWEEP) == expected
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_memory(monkeypatch) -> Iterator[bool]:
+    """A control group with 64 MiB of memory, named in the environment; False where none can be made."""
+    first, second = (Path("/sys/fs/cgroup") / each for each in ("memory", ""))  # version 1, and version 2
+    root = first if first.is_dir() else second
+    group = root / f"pg_experiments_test_{os.getpid()}"
+    try:
+        group.mkdir()
+        limit = group / ("memory.limit_in_bytes" if root == first else "memory.max")
+        limit.write_text(str(64 << 20))
+        if (swap := group / "memory.swap.max").exists():
+            swap.write_text("0")
+    except OSError:
+        if group.is_dir():
+            group.rmdir()
+        yield False
+        return
+    monkeypatch.setenv("SMALL_MEMORY", str(group))
+    yield True
+    deadline = time.monotonic() + 10
+    while (group / "cgroup.procs").read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    group.rmdir()
+
+
+@pytest.mark.slow
+def test_a_worker_that_the_system_kills_for_memory(start, faulty, small_memory, tmp_path):  # noqa: F811
+    """By the kernel, where a control group can be made; elsewhere SIGKILL stands in, which is what it sends."""
+    how = "eat_until_killed" if small_memory else "be_killed"
+    kwargs = f"env.kwargs={{culprit:{seed_of_episode(2)},how:{how}}}"
+    expected = {f"seed={seed}": train([compose(*WALK, f"seed={seed}")])[0].parameters_sha256 for seed in range(4)}
+    begun = start(*WALK, kwargs, "sweep.name=s", "seed=range(4)", "hydra.launcher.workers=1")
+    assert begun.end() == 1
+    assert f"1 of 4 runs failed:\n  seed={BAD}: its process died (killed, or out of memory?) (3 times)\n" in begun.out
+    assert "a worker is lost: its process died (killed, or out of memory?); its 4 unfinished runs" in begun.out
+    assert "Traceback" not in begun.out + begun.err
+    del expected[f"seed={BAD}"]
+    assert hashes_of(tmp_path / SWEEP) == expected
+    if small_memory:
+        assert kills(Path(os.environ["SMALL_MEMORY"])) >= 3
+
+
+def kills(group: Path) -> int:
+    """How many processes of a control group the kernel has killed for memory."""
+    text = (group / ("memory.events" if (group / "memory.events").exists() else "memory.oom_control")).read_text()
+    return int(dict(line.split() for line in text.splitlines())["oom_kill"])
+
+
+def test_memory_that_the_system_refuses_fails_its_run(native):
+    expected = train(native())
+    reason = check_neighbours(train(native(native.noise, "env.how=eat_until_refused")), expected)
+    assert reason.startswith("RuntimeError: ")
+    assert "can't allocate memory" in reason
+
+
+def test_runs_that_have_not_learned_yet_go_on_beside_those_that_have():
+    """As when a run is left out, or continued, while another one is still in its first iteration."""
+    configs = long_runs()
+    alone_at = [rows_of(one.state(), [0]) for one in (Batch([config]) for config in configs)]
+    learned = Batch([configs[1]])
+    for _ in range(3):
+        learned.iterate()
+    alone_at[1] = rows_of(learned.state(), [0])
+    for order in ([0, 1], [1, 0]):
+        together = Batch([configs[seed] for seed in order], joined([alone_at[seed] for seed in order]))
+        for row, seed in enumerate(order):
+            own, before = rows_of(together.state(), [row])["policy"], alone_at[seed]["policy"]
+            assert own["steps"] == before["steps"]
+            for key, value in before["elements"].items():
+                assert torch.equal(own["elements"][key], value)
