@@ -8,7 +8,9 @@ from torch import Tensor
 
 from pg_experiments.algorithms.reinforce import Iteration
 from pg_experiments.config import Config
-from pg_experiments.errors import first_line
+from pg_experiments.envs.checks import name_of
+from pg_experiments.errors import reason_of
+from pg_experiments.monitoring import with_env_problems
 from pg_experiments.optimizers import Learner
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
@@ -84,6 +86,7 @@ class Batch:
         iteration = parts.algorithm.learn(
             parts.policy, policy, parts.baseline, baseline, episodes, trajectory, progress
         )
+        iteration = with_env_problems(iteration, trajectory, name_of(self.parts.env))
         self.policy.load(rows, policy.state())
         if self.baseline and baseline:
             self.baseline.load(rows, baseline.state())
@@ -148,7 +151,7 @@ def what_they_raise(configs: Sequence[Config], states: Sequence[State]) -> list[
             Batch([config], state).iterate()
             reasons.append(None)
         except Exception as error:  # of a user's part: any kind
-            reasons.append(f"{type(error).__name__}: {first_line(error)}")
+            reasons.append(reason_of(error))
     return reasons
 
 

@@ -15,6 +15,7 @@ from pg_experiments.schema_fields import check_value, checked, per_run
 MOST_COPIES = 100_000  # units of a layer, copies of an environment: more is a slip of the finger
 MOST_LAYERS = 1000
 MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
+SHORTEST_LIMIT, LONGEST_LIMIT = 0.01, 86_400.0  # seconds that a step may take
 ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
 # --- policy -----------------------------------------------------------------------------------------------------------
@@ -52,6 +53,7 @@ class EnvConfig:
     reward_scale: float = per_run(1.0, above=0)
     default_initial_std: float = per_run(1.0, above=0)
     default_env_steps: int = per_run(1_000_000, at_least=1)
+    step_seconds: float | None = checked(None, at_least=SHORTEST_LIMIT, at_most=LONGEST_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -273,7 +275,7 @@ def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, An
             yield f"{prefix}{name}", value, metadata
 
 
-FREE_KEYS = ("logging.", "checkpoint.", "sweep.")  # change no number of a run
+FREE_KEYS = ("logging.", "checkpoint.", "sweep.", "env.step_seconds")  # change no number of a run
 
 
 def differences(before: Config, now: Config) -> list[str]:
@@ -299,6 +301,7 @@ def check_values(config: Config) -> None:
 
 
 def config_sha256(config: Config) -> str:
-    """SHA-256 over what decides a run's numbers: the config without `logging`, `checkpoint` and `sweep`, as JSON."""
+    """SHA-256 over what decides a run's numbers: the config without `FREE_KEYS`, as JSON."""
     items = {key: value for key, value in asdict(config).items() if key not in ("logging", "checkpoint", "sweep")}
+    items["env"] = {key: value for key, value in items["env"].items() if key != "step_seconds"}
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()

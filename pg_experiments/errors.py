@@ -88,5 +88,37 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean '{found[0]}'?" if found else ""
 
 
+class EnvError(Exception):
+    """An environment raised, took too long or returned what none may return. The run that plays it fails.
+
+    The message says which environment, what it did and what was expected, and in which step of which copy.
+
+    Args:
+        name: of the environment.
+        problem: such as `step returned a reward of nan, expected a finite number`.
+        row, copy: whose copy it was, as far as that is known; the rollout makes a run and a step of it.
+        certain: whether only that run can be to blame, so that it need not be tried again.
+    """
+
+    def __init__(
+        self, name: str, problem: str, row: int | None = None, copy: int | None = None, certain: bool = False
+    ) -> None:
+        super().__init__(name, problem)
+        self.name, self.problem, self.row, self.copy, self.certain = name, problem, row, copy, certain
+        self.run: int | None = None
+        self.step: int | None = None  # 0: the reset
+
+    def __str__(self) -> str:
+        moment = {None: "", 0: "in the reset"}.get(self.step, f"in step {self.step}")
+        copy = "" if self.copy is None else f"of copy {self.copy}"
+        where = " ".join(part for part in (moment, copy) if part)
+        return f"env {self.name}: {self.problem}" + (f" ({where})" if where else "")
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a run failed, in one line: the kind of error and what it says, or what an environment did."""
+    return first_line(error) if isinstance(error, EnvError) else f"{type(error).__name__}: {first_line(error)}"
+
+
 class RunFailedError(Exception):
     """A run of a sweep ended as `failed`; the message is the reason. It is no mistake of the command: exit code 1."""

@@ -1,13 +1,15 @@
 """How good a trained policy is: fresh episodes, with random numbers of their own."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from scipy.special import stdtrit  # Student's t quantile; scipy.stats would take half a second to import
 
+from pg_experiments.envs.checks import name_of
 from pg_experiments.envs.interface import Env
-from pg_experiments.errors import first_line
+from pg_experiments.errors import reason_of
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
@@ -68,10 +70,16 @@ def evaluate_each(
     """
     try:
         together = {name: torch.cat([each[name] for each in parameters]) for name in parameters[0]}
-        return list(evaluate_policy(policy, together, env, seeds, episodes, dtype))
+        outcomes = evaluate_policy(policy, together, env, seeds, episodes, dtype)
+        return [
+            one
+            if math.isfinite(one.return_mean)
+            else f"evaluation: env {name_of(env)}: the mean return is {one.return_mean}, expected a finite number"
+            for one in outcomes
+        ]
     except Exception as error:  # of a user's environment
         if len(seeds) == 1:
-            return [f"evaluation: {type(error).__name__}: {first_line(error)}"]
+            return [f"evaluation: {reason_of(error)}"]
         return [
             evaluate_each(policy, [own], env, [seed], episodes, dtype)[0]
             for own, seed in zip(parameters, seeds, strict=True)

@@ -129,10 +129,11 @@ class RunRecords:
         """Flush and close; once more does nothing."""
         if self.closed:
             return
-        self.flush()
-        self._csv_file.close()
-        if self._events:
-            self._events.close()
+        try:
+            self._csv_file.close()  # which flushes, and closes also when that fails
+        finally:
+            if self._events:
+                self._events.close()
 
 
 class EventFile:

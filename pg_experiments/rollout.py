@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Generator, Tensor
 
-from pg_experiments.envs.interface import Env
+from pg_experiments.envs.checks import fits, name_of, problem_of_tensor, problem_of_transition
+from pg_experiments.envs.interface import Env, EnvState, Transition
+from pg_experiments.errors import EnvError
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 
@@ -95,7 +97,7 @@ class Rollout:
             return
         size = self._env.spec.reset_noise_size
         noise = [torch.rand(self._num_envs, size, generator=generators[run], dtype=self._dtype) for run in runs]
-        state, observation = self._env.reset(torch.stack(noise))
+        state, observation = self._reset(runs, torch.stack(noise))
         running = torch.ones(len(runs), self._num_envs, dtype=torch.bool)
         if self.playing:
             parameters = {name: torch.cat([own, parameters[name]]) for name, own in self._parameters.items()}
@@ -118,8 +120,8 @@ class Rollout:
     @torch.no_grad()
     def play(self) -> None:
         """Play one window of steps with every run that plays."""
-        policy, env, act = self._policy, self._env, self._act
-        limit = env.spec.max_episode_steps
+        policy, act = self._policy, self._act
+        limit = self._env.spec.max_episode_steps
         left = [limit - self._steps[run] for run in self.playing]
         window = min(WINDOW, max(left))
         ends = torch.tensor(left)[:, None] == torch.arange(1, window + 1) if min(left) <= window else None
@@ -129,7 +131,7 @@ class Rollout:
         for step, noise_now in enumerate(noise[:window].unbind(0)):
             distribution = act(observation)
             action = distribution.mode() if self._deterministic else distribution.sample(noise_now)
-            after = env.step(state, policy.env_action(action), running)
+            after = self._stepped(state, policy.env_action(action), running, step)
             truncated = after.truncated if ends is None else after.truncated | ends[:, step, None]
             seen = observation if self._record else observation[..., :0]
             played.append((seen, action, after.reward, after.terminated, truncated, running))
@@ -158,6 +160,38 @@ class Rollout:
         truncated = truncated & running & ~terminated
         reward = torch.where(running, reward, 0.0)
         return runs, episodes, Trajectory(observation, action, reward, terminated, truncated, running)
+
+    def _reset(self, runs: Sequence[int], noise: Tensor) -> tuple[EnvState, Tensor]:
+        """Reset the copies of some runs; what their environment does wrong is told with its run."""
+        try:
+            state, observation = self._env.reset(noise)
+            shape = torch.Size([*noise.shape[:2], self._env.spec.observation_size])
+            if problem := problem_of_tensor(observation, shape, self._dtype):
+                raise EnvError(name_of(self._env), f"reset returned an observation {problem}")
+        except EnvError as error:
+            row = 0 if len(runs) == 1 else error.row
+            error.run, error.step = (None if row is None else runs[row]), 0
+            raise
+        return state, observation
+
+    def _stepped(self, state: EnvState, action: Tensor, running: Tensor, step: int) -> Transition:
+        """One step of all runs that play; what their environment does wrong is told with its run and step."""
+        shape = torch.Size([*running.shape, self._env.spec.observation_size])
+        try:
+            after = self._env.step(state, action, running)
+            try:
+                whole = fits(after, shape, self._dtype)
+            except AttributeError:  # no Transition, or no tensors in it
+                whole = False
+            if not whole:
+                raise EnvError(name_of(self._env), problem_of_transition(after, shape, self._dtype))
+        except EnvError as error:
+            row = 0 if len(self.playing) == 1 else error.row
+            if row is not None:
+                error.run = self.playing[row]
+                error.step = self._steps[error.run] + step + 1
+            raise
+        return after
 
     def _noise_of(self, run: int) -> Float[Tensor, "steps envs *noise"]:
         """For the next window of a run."""

@@ -20,6 +20,10 @@ LOG = "train.log"
 LOG_SECONDS = 10.0  # between two lines of the log
 
 
+class FolderError(UserError):
+    """A run's folder cannot be written: no mistake of the config, and none of the other runs."""
+
+
 class RunFolder:
     """Everything that one run writes.
 
@@ -30,7 +34,8 @@ class RunFolder:
         point: where the run is continued.
 
     Raises:
-        UserError: when the folder holds a run already or cannot be written.
+        UserError: when the folder holds a run already.
+        FolderError: when it cannot be written.
     """
 
     def __init__(self, folder: Path, config: Config, about: str, point: Point | None = None) -> None:
@@ -54,7 +59,7 @@ class RunFolder:
             if point:
                 self._continue(point)
         except OSError as error:
-            raise UserError(f"{folder}: cannot write the run's folder ({error.strerror})") from error
+            raise FolderError(f"{folder}: cannot write the run's folder ({error.strerror})") from error
         self._next_line = 0.0
         for note in point.notes if point else []:
             self.log(note)
@@ -130,11 +135,13 @@ class RunFolder:
             return
         if result.status == "interrupted":  # in the middle of an iteration, perhaps with its row
             self._records.cut(self._records.positions(iterations_of(state)))
+        if result.status == "failed":
+            self._finish_failed(result, state, seconds)
+            return
         self.save(state, seconds)  # before the last row: killed in between, a run must not write it twice
         if result.evaluation:
             self._records.final_evaluation(result.env_steps, result.evaluation["return_mean"])
-        reason = f": {result.error}" if result.error else ""
-        self.log(f"{result.status}{reason} after {result.iterations} iterations, {result.env_steps:,} env steps")
+        self._log_end(result)
         if result.evaluation:
             scores = result.evaluation
             self.log(f"evaluation: mean return {scores['return_mean']:.2f} over {scores['episodes']} episodes")
@@ -142,16 +149,34 @@ class RunFolder:
         write_atomically(self.folder / RESULT, result.to_json().encode())
         self.close()
 
+    def _finish_failed(self, result: RunResult, state: State, seconds: Mapping[str, float]) -> None:
+        """As much as can be written: what has failed may be the disk."""
+        tries = (
+            lambda: self.save(state, seconds),
+            lambda: self._log_end(result),
+            self._records.close,
+            lambda: write_atomically(self.folder / RESULT, result.to_json().encode()),
+            self.close,
+        )
+        for write in tries:
+            problem_of(write, self.folder)
+
+    def _log_end(self, result: RunResult) -> None:
+        reason = f": {result.error}" if result.error else ""
+        self.log(f"{result.status}{reason} after {result.iterations} iterations, {result.env_steps:,} env steps")
+
     def close(self) -> None:
-        """Flush and close; once more does nothing."""
-        self._records.close()
-        self._log.close()
+        """Flush and close, also when one of the files cannot be written any more; once more does nothing."""
+        try:
+            self._records.close()
+        finally:
+            self._log.close()
 
 
-def problem_of(write: Callable[[], None]) -> str | None:
-    """Write; what prevented it, in words, so that one run's folder stops no other run."""
+def problem_of(write: Callable[[], None], folder: Path) -> str | None:
+    """Write into a run's folder; what prevented it, in words, so that one run's folder stops no other run."""
     try:
         write()
     except OSError as error:
-        return f"cannot write {error.filename or 'the run folder'}: {error.strerror or first_line(error)}"
+        return f"cannot write {error.filename or folder}: {error.strerror or first_line(error)}"
     return None

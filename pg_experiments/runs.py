@@ -14,6 +14,7 @@ from pg_experiments.baselines.batch_mean import BatchMean
 from pg_experiments.baselines.interface import Baseline
 from pg_experiments.config import SCHEMAS, Config, EnvConfig, walk
 from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
+from pg_experiments.envs.time_limit import limited
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest
 from pg_experiments.optimizers import OptimizerSettings
 from pg_experiments.policies.interface import Policy
@@ -96,7 +97,8 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
     config = runs.structure
     own = [field.name for field in fields(EnvConfig)]
     check = env is None
-    env = env or make("env", config.env, runs.numbers, leave_out=own)
+    if env is None:
+        env = limited(make("env", config.env, runs.numbers, leave_out=own), _items(config.env)["step_seconds"])
     policy = make("policy", config.policy, runs.numbers, spec=env.spec)
     check_policy_fits(config.policy, env.spec)
     baseline = make("baseline", config.baseline, runs.numbers, check, spec=env.spec)

@@ -15,7 +15,7 @@ import torch
 from pg_experiments.algorithms.reinforce import Iteration
 from pg_experiments.batch import Batch, State, joined, parameters_of, rows_of, what_they_raise
 from pg_experiments.config import Config, config_sha256
-from pg_experiments.errors import UserError, first_line
+from pg_experiments.errors import EnvError, UserError, reason_of
 from pg_experiments.evaluation import Evaluation, evaluate_each
 from pg_experiments.interruption import Stop, heard, unbroken
 from pg_experiments.memory import keep_freed_memory
@@ -24,7 +24,7 @@ from pg_experiments.policies.module import PolicyModule
 from pg_experiments.progress import Display, Status, make_display
 from pg_experiments.results import RunResult, parameters_sha256
 from pg_experiments.resume import Point, completed_result, env_steps_of, find, has_begun, is_complete, iterations_of
-from pg_experiments.run_folder import RunFolder, problem_of
+from pg_experiments.run_folder import FolderError, RunFolder, problem_of
 from pg_experiments.runs import DTYPES
 from pg_experiments.surroundings import surroundings
 
@@ -156,7 +156,7 @@ class _Training:
             for run, path in enumerate(self.paths or []):
                 about = f"as run {run} of {len(self.configs)} in one program, process {os.getpid()}"
                 if run not in self.results:
-                    self.folders[run] = RunFolder(path, self.configs[run], about, self.points.get(run))
+                    self._open(run, path, about)
             while self.batch.active or self.waiting:
                 if self.batch.active:
                     self._iterate()
@@ -169,8 +169,20 @@ class _Training:
         finally:
             self.display.close()
             for folder in self.folders.values():
-                problem_of(folder.close)
+                problem_of(folder.close, folder.folder)
         return [self.results[run] for run in range(len(self.configs))]
+
+    def _open(self, run: int, path: Path, about: str) -> None:
+        """Begin or continue a run's folder; one among many that cannot be written fails alone."""
+        try:
+            self.folders[run] = RunFolder(path, self.configs[run], about, self.points.get(run))
+        except FolderError as error:
+            if len(self.configs) == 1:
+                raise
+            self._finish(Ended(run, self.good[run]), "failed", str(error))
+            self.waiting = [ended for ended in self.waiting if ended.run != run]
+            if run in self.batch.active:
+                self.batch.end(run)
 
     def _iterate(self) -> None:
         """One iteration of some runs of the batch, and what follows from it for each of them."""
@@ -204,14 +216,20 @@ class _Training:
         self._show(iteration)
 
     def _leave_out_who_raises(self, error: Exception) -> None:
-        """Play the iterations again, each run alone: those that raise fail, the others go on from where they were."""
+        """Play the iterations again, each run alone: those that raise fail, the others go on from where they were.
+
+        Where the environment's copy says whose it is, nothing is played again: a step that hangs would hang once more.
+        """
         active, iterations = self.batch.active, list(self.batch.iterations)
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = reason_of(error)
         configs, states = [self.configs[run] for run in active], [self.good[run] for run in active]
-        reasons = what_they_raise(configs, states) if len(active) > 1 else [reason]
+        if isinstance(error, EnvError) and error.certain:
+            reasons = [reason if run == error.run else None for run in active]
+        else:
+            reasons = what_they_raise(configs, states) if len(active) > 1 else [reason]
         if not any(reasons) and self.retried == iterations:
             reasons = [reason] * len(active)  # twice in the batch, and never alone: nobody can say whose part it is
-        self.retried = iterations
+        self.retried = None if any(reasons) else iterations
         details = "".join(traceback.format_exception(error))
         for run, why in zip(active, reasons, strict=True):
             if why:
@@ -241,7 +259,7 @@ class _Training:
             return iteration > 0 and iteration != self.folders[run].saved and (by_time or by_count)
 
         def save(run: int) -> str | None:
-            return problem_of(lambda: self.folders[run].save(newest[run], self._seconds(run)))
+            return problem_of(lambda: self.folders[run].save(newest[run], self._seconds(run)), self.folders[run].folder)
 
         due = [run for run in newest if is_due(run)]
         for run, problem in zip(due, together([lambda run=run: save(run) for run in due]), strict=True):  # type: ignore[misc]
@@ -339,8 +357,8 @@ class _Training:
         if run in self.folders:
             folder = self.folders[run]
             if details:
-                problem_of(lambda: folder.log(details))
-            problem = problem_of(lambda: folder.finish(result, state, seconds))
+                problem_of(lambda: folder.log(details), folder.folder)
+            problem = problem_of(lambda: folder.finish(result, state, seconds), folder.folder)
             if problem and status == "completed":
                 result.status, result.error = "failed", problem
         elif details:
@@ -380,7 +398,7 @@ class _Training:
             if due or errors[run] or self._has_used_its_steps(run):
                 row = {**numbers, **({EVALUATION: evaluations[run]} if run in evaluations else {})}
                 folder, at = self.folders[run], (self.batch.iterations[run], self.batch.env_steps[run])
-                problem = problem_of(lambda: folder.write(*at, row))  # noqa: B023 - called at once
+                problem = problem_of(lambda: folder.write(*at, row), folder.folder)  # noqa: B023 - called at once
                 errors[run] = errors[run] or problem
 
     def _show(self, iteration: Iteration) -> None:

@@ -1,5 +1,6 @@
 """REINFORCE: whole episodes, then one gradient step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,11 +19,16 @@ from pg_experiments.rollout import Episodes, Trajectory
 
 
 class Iteration(NamedTuple):
-    """What one iteration did, per run. `metrics` holds one number per run by TensorBoard tag."""
+    """What one iteration did, per run. `metrics` holds one number per run by TensorBoard tag.
+
+    `env_problems` says of runs whose numbers broke whether their environment's numbers had been broken before; it is
+    empty where all are finite.
+    """
 
     env_steps: list[int]
     episodes: Episodes
     metrics: dict[str, Float[Tensor, " runs"]]
+    env_problems: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Any Gymnasium environment behind the same interface as the native ones: slower, all the same."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import gymnasium
@@ -10,8 +11,10 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
+from pg_experiments.envs.checks import REAL_NUMBERS, box_problem, described, flag_of, number_of, state_problem
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
-from pg_experiments.errors import ConfigError, first_line, nearest
+from pg_experiments.envs.time_limit import TimeLimit, TookTooLong
+from pg_experiments.errors import ConfigError, EnvError, first_line, nearest
 
 Copies = list[list[gymnasium.Env[Any, Any]]]  # [runs][envs]
 
@@ -23,6 +26,10 @@ class GymnasiumEnv:
     neighbours, nor on which copy it gets; copies that `select` leaves out are used again. Box observations are
     flattened; a Discrete observation becomes a one-hot vector.
 
+    A copy that raises, takes longer than the limit or returns what its spaces do not allow ends its run with an
+    `EnvError`. Looked at are shapes, kinds of numbers, whether they are finite, and the range of a Discrete
+    observation; not the bounds of a Box, which nothing here relies on.
+
     Args:
         id: registered id, or `module:id`, which imports the module first.
         kwargs: for `gymnasium.make`.
@@ -33,7 +40,9 @@ class GymnasiumEnv:
     """
 
     def __init__(self, id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None) -> None:
-        self._id, self._kwargs, self._limit = id, dict(kwargs), max_episode_steps
+        self.name = self._id = id
+        self._kwargs, self._limit = dict(kwargs), max_episode_steps
+        self._time_limit: TimeLimit | None = None
         self._dtype = torch.float32
         self._pool = [self._make(check=True)]
         env = self._pool[0]
@@ -41,7 +50,8 @@ class GymnasiumEnv:
         if limit is None:
             raise ConfigError("env.max_episode_steps", None, f"{id} has no limit of its own; give one")
         self._states = env.observation_space.n if isinstance(env.observation_space, spaces.Discrete) else None
-        self._first_state = getattr(env.observation_space, "start", 0)
+        self._shape = env.observation_space.shape or ()
+        self._first_state = int(getattr(env.observation_space, "start", 0))
         self._first_action = getattr(env.action_space, "start", 0)
         self.spec = EnvSpec(
             observation_size=self._observation_size(env.observation_space),
@@ -50,6 +60,10 @@ class GymnasiumEnv:
             reset_noise_size=2,
             num_states=int(self._states) if self._states is not None else None,
         )
+
+    def limit_steps(self, limit: TimeLimit) -> None:
+        """Interrupt every step and every reset of a copy that takes longer."""
+        self._time_limit = limit
 
     def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Reset every copy with a seed below 2³¹ made of its two random numbers."""
@@ -60,9 +74,19 @@ class GymnasiumEnv:
         high, low = (noise.double() * torch.tensor([2.0**16, 2.0**15])).long().unbind(-1)
         seeds = (high * 2**15 + low).tolist()
         observation = np.zeros((runs, envs, self.spec.observation_size))
-        for run, row in enumerate(copies):
-            for index, env in enumerate(row):
-                observation[run, index] = self._flat(env.reset(seed=seeds[run][index])[0])
+        with self._time_limit.heard() if self._time_limit else nullcontext():
+            for run, row in enumerate(copies):
+                for index, env in enumerate(row):
+                    try:
+                        if self._time_limit:
+                            self._time_limit.start()
+                        seen, _ = env.reset(seed=seeds[run][index])
+                        if self._time_limit:
+                            self._time_limit.stop()
+                    except (Exception, TookTooLong) as error:
+                        raise self._raised("reset", error, run, index) from error
+                    self._put(observation, seen, "reset", run, index)
+        self._check_finite("reset", observation)
         self._dtype = noise.dtype
         return copies, torch.from_numpy(observation).to(self._dtype)
 
@@ -74,12 +98,28 @@ class GymnasiumEnv:
         shape = (len(state), len(state[0]))
         observation = np.zeros((*shape, self.spec.observation_size))
         reward, terminated, truncated = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
-        for run, index in running.nonzero().tolist():
-            env = state[run][index]
-            seen, reward[run, index], terminated[run, index], truncated[run, index], _ = env.step(
-                self._env_action(env, actions[run, index])
-            )
-            observation[run, index] = self._flat(seen)
+        limit = self._time_limit
+        with limit.heard() if limit else nullcontext():
+            for run, index in running.nonzero().tolist():
+                env = state[run][index]
+                own_action = self._env_action(env, actions[run, index])
+                try:
+                    if limit:
+                        limit.start()
+                    seen, gain, ended, cut, _ = env.step(own_action)
+                    if limit:
+                        limit.stop()
+                except (Exception, TookTooLong) as error:
+                    raise self._raised("step", error, run, index) from error
+                self._put(observation, seen, "step", run, index)
+                if type(gain) is not float:
+                    gain = self._checked(number_of(gain), f"a reward of {described(gain)}", "a number", run, index)
+                if type(ended) is not bool:
+                    ended = self._checked(flag_of(ended), f"terminated={described(ended)}", "a flag", run, index)
+                if type(cut) is not bool:
+                    cut = self._checked(flag_of(cut), f"truncated={described(cut)}", "a flag", run, index)
+                reward[run, index], terminated[run, index], truncated[run, index] = gain, ended, cut
+        self._check_finite("step", observation, reward)
         return Transition(
             state,
             torch.from_numpy(observation).to(self._dtype),
@@ -128,12 +168,45 @@ class GymnasiumEnv:
             return BoxActions(tuple(low), tuple(high))
         raise ConfigError("env.id", self._id, f"actions must be Discrete or Box, but are {space}")
 
-    def _flat(self, observation: Any) -> Any:
-        if self._states is None:
-            return np.asarray(observation, dtype=np.float64).ravel()
-        one_hot = np.zeros(self.spec.observation_size)
-        one_hot[int(observation) - self._first_state] = 1.0
-        return one_hot
+    def _put(self, into: Any, observation: Any, call: str, run: int, index: int) -> None:
+        """Write one copy's observation into the array of all: flattened, or as a one-hot vector."""
+        if self._states is not None:
+            if problem := state_problem(observation, self._first_state, int(self._states)):
+                raise EnvError(self._id, f"{call} returned {problem}", run, index, certain=True)
+            into[run, index, int(observation) - self._first_state] = 1.0
+            return
+        known = isinstance(observation, np.ndarray) and observation.dtype.kind in REAL_NUMBERS
+        if not known or observation.shape != self._shape:
+            if problem := box_problem(observation, self._shape):
+                raise EnvError(self._id, f"{call} returned {problem}", run, index, certain=True)
+            observation = np.asarray(observation)
+        into[run, index] = observation.ravel()
+
+    def _checked(self, value: Any, given: str, expected: str, run: int, index: int) -> Any:
+        """What a copy's step returned, unless it is nothing that can be used."""
+        if value is None:
+            raise EnvError(self._id, f"step returned {given}, expected {expected}", run, index, certain=True)
+        return value
+
+    def _check_finite(self, call: str, observation: Any, reward: Any = None) -> None:
+        """Say which copy returned a number that is not finite."""
+        if not np.isfinite(observation).all():
+            run, index, place = np.argwhere(~np.isfinite(observation))[0].tolist()
+            number = observation[run, index, place]
+            problem = f"{call} returned an observation with {number} at place {place}, expected finite numbers"
+            raise EnvError(self._id, problem, run, index, certain=True)
+        if reward is not None and not np.isfinite(reward).all():
+            run, index = np.argwhere(~np.isfinite(reward))[0].tolist()
+            problem = f"{call} returned a reward of {reward[run, index]}, expected a finite number"
+            raise EnvError(self._id, problem, run, index, certain=True)
+
+    def _raised(self, call: str, error: BaseException, run: int, index: int) -> EnvError:
+        """The error of a copy that raised or took too long."""
+        if isinstance(error, TookTooLong):
+            assert self._time_limit is not None
+            return EnvError(self._id, self._time_limit.problem, run, index, certain=True)
+        problem = f"{call} raised {type(error).__name__}: {first_line(error)}"
+        return EnvError(self._id, problem, run, index)
 
     def _env_action(self, env: gymnasium.Env[Any, Any], action: Any) -> Any:
         if isinstance(self.spec.actions, DiscreteActions):

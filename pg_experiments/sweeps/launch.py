@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,8 @@ class _Launch:
             return
         self.reports += 1
         reports = _progress_folder(ready[0])
-        reports.mkdir(exist_ok=True)
+        with suppress(OSError):  # without it only the display knows less
+            reports.mkdir(exist_ok=True)
         configs = [resuming(job.config) for job in ready]
         task = Task(configs, [job.folder for job in ready], reports / f"{self.reports}.json")
         self.batches[task] = ready

@@ -83,7 +83,10 @@ def sweep(
             again = "" if master.sweep.name else f" with hydra.sweep.dir={sweep_dir}"
             print(f"interrupted; the same command{again} finishes what is missing", flush=True)
             raise
-        report(sweep_dir)
+        try:
+            report(sweep_dir)
+        except (OSError, UserError) as error:  # a full disk, or nothing left to report on
+            print(f"no report on {sweep_dir}: {error}", flush=True)
     _raise_for_failures(missing, [answer for launch in returns for answer in launch])
     return returns
 
