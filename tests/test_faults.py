@@ -483,6 +483,7 @@ def test_a_faulty_native_reset_is_told_as_one(native, how):
 # --- in a sweep -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hanging_environment_fails_its_job_of_a_sweep(sweep, faulty, tmp_path):  # noqa: F811
     kwargs = f"env.kwargs={{culprit:{seed_of_episode(2)},how:loop_for_ever}}"
     expected = {f"seed={seed}": train([compose(*WALK, f"seed={seed}")])[0].parameters_sha256 for seed in SEEDS}
@@ -565,7 +566,7 @@ def long_alone() -> tuple[tuple[str, str], ...]:
     return tuple(outcomes(train(long_runs())))
 
 
-@pytest.mark.parametrize("size", ["28k", "44k", "60k"])
+@pytest.mark.parametrize("size", ["28k", pytest.param("44k", marks=pytest.mark.slow), "60k"])
 def test_a_disk_that_fills_up_fails_its_run_which_goes_on_when_there_is_space(small_disk, tmp_path, size):
     small_disk(tmp_path / str(BAD), size)
     folders = [tmp_path / str(seed) for seed in SEEDS]
@@ -624,6 +625,7 @@ def test_a_folder_that_cannot_be_begun_fails_its_run_only(tmp_path):
     assert [outcomes(results)[seed] for seed in (0, 2)] == [long_alone()[seed] for seed in (0, 2)]
 
 
+@pytest.mark.slow
 def test_a_command_whose_disk_fills_up_says_so_and_goes_on_when_there_is_space(run, small_disk, tmp_path):  # noqa: F811
     small_disk(tmp_path / "full", "60k")
     command = (*TINY, *LONG, "checkpoint.resume=true", "hydra.run.dir=full")
@@ -636,6 +638,7 @@ def test_a_command_whose_disk_fills_up_says_so_and_goes_on_when_there_is_space(r
     assert json.loads((tmp_path / "full" / "result.json").read_text())["parameters_sha256"] == long_alone()[0][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True], ids=["of one job", "of the sweep"])
 def test_a_full_disk_fails_jobs_of_a_sweep_and_the_same_command_finishes_them(sweep, small_disk, tmp_path, whole):  # noqa: F811
     disk = tmp_path / SWEEP if whole else tmp_path / SWEEP / f"seed={BAD}"
