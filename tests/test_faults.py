@@ -455,7 +455,18 @@ def native(faulty):
     """Configs of the native environment; `native.noise` is what the bad run meets in its third reset."""
 
     def make(*more: str):
-        return [compose(*TINY, "env=faulty", f"seed={seed}", *more, config_dir=faulty) for seed in SEEDS]
+        return [
+            compose(
+                *TINY,
+                "total_env_steps=240",
+                "env=faulty",
+                "env.max_episode_steps=20",
+                f"seed={seed}",
+                *more,
+                config_dir=faulty,
+            )
+            for seed in SEEDS
+        ]
 
     import faulty as module  # type: ignore[import-not-found]
 
