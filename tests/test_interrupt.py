@@ -156,5 +156,5 @@ def test_ctrl_c_in_the_middle_of_a_slow_rollout_drops_only_that_iteration(
     monkeypatch.delitem(sys.modules, "slow_env", raising=False)
     monkeypatch.delitem(gymnasium.registry, "Slow-v0", raising=False)
     assert int(load_policy(run_dir, trust="slow_env")([0.0, 0.0])) in range(3)
-    evaluate_main([str(run_dir), "--episodes", "1"])
+    evaluate_main([str(run_dir), "--episodes", "1", "--trust", "slow_env"])
     assert "1 deterministic episodes" in capsys.readouterr().out

@@ -32,10 +32,12 @@ LENGTH = "total_env_steps=2500"
 
 @pytest.fixture(autouse=True)
 def ctrl_c_is_heard() -> Iterator[None]:
-    """A background job would ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A background job would ignore it, and Ray, in a test before, has taken SIGTERM."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
