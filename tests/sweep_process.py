@@ -17,7 +17,7 @@ from pg_experiments import compose, train
 
 SMALL = ("policy=softmax", "env=cartpole", "env.num_envs=4", "evaluation.episodes=2", "policy.hidden_sizes=[8]")
 TINY = (*SMALL, "total_env_steps=2000")
-SECONDS = 240  # the machines of CI are slow and shared
+SECONDS = 600  # the machines of CI are slow and shared
 
 
 def start(folder: Path, *arguments: str, path: str = "", **environment: str) -> subprocess.Popen[str]:
