@@ -78,10 +78,11 @@ def test_ctrl_c_leaves_interrupted_runs_and_no_process(tmp_path: Path) -> None:
 
 def test_a_task_that_is_started_twice_keeps_what_is_complete(tmp_path: Path) -> None:
     from pg_experiments import compose
+    from pg_experiments.config import resuming
     from pg_experiments.sweeps.backends.elsewhere import RemoteTask, train_elsewhere
     from pg_experiments.sweeps.worker import Task
 
-    configs = [compose(*TINY, f"seed={seed}", "logging.progress=none") for seed in range(2)]
+    configs = [resuming(compose(*TINY, f"seed={seed}", "logging.progress=none")) for seed in range(2)]
     folders = [tmp_path / str(seed) for seed in range(2)]
     for folder in folders:
         folder.mkdir()
