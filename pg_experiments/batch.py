@@ -65,7 +65,7 @@ class Batch:
             These runs in ascending order, and what each of them did in its iteration.
         """
         rollout = self._rollout
-        waiting = [run for run in self.active if run not in rollout.playing and run not in rollout.finished]
+        waiting = [run for run in self.active if run not in rollout.playing]
         parameters = {name: parameter[waiting] for name, parameter in self.policy.parameters.items()}
         rollout.begin(waiting, parameters, self.generators)
         while not rollout.enough:
@@ -97,8 +97,9 @@ class Batch:
         return iteration
 
     def end(self, run: int) -> None:
-        """Let a run not go on, whose last iteration is complete."""
+        """Let a run not go on; of what it has begun since its last complete iteration, nothing is left."""
         self.active.remove(run)
+        self._rollout.drop(run)
 
     def finite(self, runs: Sequence[int]) -> list[bool]:
         """Whether every parameter of policy and baseline is a finite number, for each of the given runs."""

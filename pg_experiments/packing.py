@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pg_experiments.policies.networks import Parameters
 
-BLOCK_SIZES = (512, 128, 64)  # as many of the large ones as a run fills; what is left fills the smallest that holds it
+BLOCK_SIZES = (512, 128, 64)  # as many large ones as a run fills, then smaller ones; the last of a run is filled up
 SAMPLES_AT_ONCE = 4096  # that one pass computes: its activations stay in the processor's cache
 
 
@@ -56,7 +56,7 @@ class Packing:
 
     Attributes:
         index: position in the grids of all runs, counted step by step ((run · steps + step) · envs + env); what fills
-            up a run's last block points to any of its samples.
+            up a run's last block points to its last sample.
         run: that each sample belongs to.
         weight: 1 for a sample, 0 for what fills up.
         counts: number of samples of each run.

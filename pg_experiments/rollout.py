@@ -1,6 +1,6 @@
 """Rollouts: policies and environments playing whole episodes, all copies of many runs at once, each at its own pace."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from pg_experiments.envs.checks import fits, name_of, problem_of_tensor, problem_of_transition
 from pg_experiments.envs.interface import Env, EnvState, Transition
 from pg_experiments.errors import EnvError
+from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 
@@ -84,6 +85,7 @@ class Rollout:
         self._parameters: Parameters = {}
         self._state: Any = None
         self._observation = self._running = torch.empty(0)
+        self._act: Callable[[Tensor], Distribution]
 
     def begin(self, runs: Sequence[int], parameters: Parameters, generators: Mapping[int, Generator]) -> None:
         """Reset all copies of some runs.
@@ -228,14 +230,24 @@ class Rollout:
             grid[:, :before] = old
         self._grid = grids
 
+    def drop(self, run: int) -> None:
+        """Forget a run's episodes: it will not be taken."""
+        if run in self.finished:
+            self.finished.remove(run)
+        elif run in self.playing:
+            self._go_on_with([other for other in self.playing if other != run])
+
     def _let_leave(self) -> None:
         """Runs none of whose copies plays any more have finished."""
-        stays = self._running.any(1)
-        if bool(stays.all()):
-            return
-        self.finished += [run for run, stay in zip(self.playing, stays.tolist(), strict=True) if not stay]
-        self.playing = [run for run, stay in zip(self.playing, stays.tolist(), strict=True) if stay]
-        keep = stays.nonzero()[:, 0]
+        playing = [run for run, plays in zip(self.playing, self._running.any(1).tolist(), strict=True) if plays]
+        if len(playing) < len(self.playing):
+            self.finished += [run for run in self.playing if run not in playing]
+            self._go_on_with(playing)
+
+    def _go_on_with(self, runs: list[int]) -> None:
+        """Keep these of the runs that play, in their order."""
+        keep = torch.tensor([self.playing.index(run) for run in runs], dtype=torch.long)
+        self.playing = runs
         self._state = self._env.select(self._state, keep)
         self._observation, self._running = self._observation[keep], self._running[keep]
         self._parameters = {name: parameter[keep] for name, parameter in self._parameters.items()}

@@ -551,7 +551,6 @@ MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's number
     ("progress.py", "*"),
     ("envs/gymnasium_adapter.py", "np.prod(space.shape)"),
     ("rollout.py", "running.any()"),  # whether anybody is still playing
-    ("rollout.py", "stays.all()"),  # whether anybody leaves
     ("rollout.py", "own.max()"),  # how long the grid has to be
     ("rollout.py", "first.max()"),
     ("algorithms/reinforce.py", "(entropy_coefficient > 0).any()"),  # whether to take a gradient that else is zero

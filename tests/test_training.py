@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from pg_experiments import Interrupted, UserError, compose, load_policy, train
 from pg_experiments.batch import Batch
@@ -111,3 +112,25 @@ def test_training_leaves_the_number_of_threads_as_it_was():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_run_that_ends_in_the_middle_of_its_episodes_is_never_taken_and_changes_no_other():
+    """As when its checkpoint, due by time, cannot be written while the run is playing."""
+    together = configs(*[3000] * 4)
+    whole, left = Batch(together), Batch(together)
+    while not (playing := left._rollout.playing):
+        left.iterate()
+    (run, *_) = playing
+    left.end(run)
+    others = [other for other in range(4) if other != run]
+    count = left.iterations[run]
+    for batch in (whole, left):
+        while min(batch.iterations[other] for other in others) < 12:
+            runs, _ = batch.iterate()
+            assert batch is whole or run not in runs
+            for other in runs:
+                if batch.iterations[other] == 12:
+                    batch.end(other)
+    assert left.iterations[run] == count
+    for name, parameter in whole.policy.parameters.items():
+        assert torch.equal(parameter[others], left.policy.parameters[name][others])
