@@ -111,7 +111,7 @@ def _or_end(check: Callable[[], None]) -> None:
 
 def _check_run_folder(config: DictConfig) -> None:
     from pg_experiments.checkpoint import LAST
-    from pg_experiments.run_folder import RESULT
+    from pg_experiments.results import RESULT
 
     inside = config.hydra.output_subdir
     if inside is not None and Path(inside).name != inside:

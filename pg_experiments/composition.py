@@ -21,10 +21,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pg_experiments.config import COMMON_KEYS, GROUPS, SCHEMAS, Config, OptimizerConfig, check_values
+from pg_experiments.config import COMMON_KEYS, GROUPS, SCHEMAS, Config, check_values
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest, needs_extra
-from pg_experiments.saved_config import SAVED, read_config
-from pg_experiments.trust import check_trust
 
 EXTRAS = {("hydra/launcher", "joblib"): "joblib", ("hydra/sweeper", "optuna"): "optuna"}
 FREE = r"(?:\w+\.)+kwargs[.=]|hydra\.launcher\.(?:ray|submitit)\."  # where every key is handed on to another library
@@ -44,8 +42,8 @@ def register() -> None:
     if "config.yaml" not in store.repo.get("hydra", {}).get("schema", {}):
         for group, options in SCHEMAS.items():
             for name, schema in options.items():
-                store.store(group=f"hydra/schema/{group}", name=name, node=_schema_node(schema))
-        store.store(group="hydra/schema", name="config", node=_schema_node(Config))
+                store.store(group=f"hydra/schema/{group}", name=name, node=schema_node(schema))
+        store.store(group="hydra/schema", name="config", node=schema_node(Config))
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("first_given", _first_given, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
@@ -72,7 +70,7 @@ def folder_name(text: str) -> str:
     return f"{plain}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _schema_node(schema: type) -> DictConfig:
+def schema_node(schema: type) -> DictConfig:
     node = OmegaConf.structured(schema)
     nested = [node._get_node(key) for key in node]
     for part in (node, *(child for child in nested if isinstance(child, DictConfig))):
@@ -209,47 +207,6 @@ def _add_common_keys(node: DictConfig) -> None:
                     if field.name not in part:
                         part[field.name] = getattr(schema(), field.name)
         _add_common_keys(part)
-
-
-def load_config(run_dir: Path, trust: Sequence[str] = ()) -> Config:
-    """The config that a run's folder holds. Nothing of the folder is executed or imported.
-
-    Args:
-        run_dir: the folder.
-        trust: packages whose classes it may name, besides ours and those of `torch.optim`.
-
-    Raises:
-        UserError: when the folder is no run, its config holds more than plain values or does not fit the schema, or
-            when it names what is not trusted.
-    """
-    path = run_dir / SAVED
-    if not path.is_file():
-        raise UserError(f"{run_dir}: not a run's folder; it has no {SAVED}")
-    try:
-        values, _ = read_config(path, run_dir)
-        check_trust(values, trust)
-        saved = OmegaConf.create(values)
-        parts = {group: _typed_part(group, saved[group]) for group in GROUPS}
-        node = OmegaConf.merge(_schema_node(Config), saved, parts)
-        assert isinstance(node, DictConfig)
-        return to_config(node)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (OmegaConfBaseException, AssertionError, TypeError, KeyError) as error:
-        reason = (str(error) or "it does not have the keys of a run's config").splitlines()[0]
-        raise UserError(f"{path}: {reason}") from error
-
-
-def _typed_part(group: str, part: DictConfig) -> Any:
-    """A saved part with the schema that its `_target_` belongs to, if it is one of ours."""
-    for schema in SCHEMAS[group].values():
-        if schema is not OptimizerConfig and getattr(schema, "_target_", None) == part["_target_"]:
-            typed = OmegaConf.merge(_schema_node(schema), part)
-            assert isinstance(typed, DictConfig)
-            if isinstance(part.get("optimizer"), DictConfig):
-                typed["optimizer"] = _typed_part("optimizer", part["optimizer"])
-            return typed
-    return part
 
 
 def _refuse_added_keys(node: DictConfig, prefix: str = "") -> None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pg_experiments.errors import UserError, printable
+from pg_experiments.errors import UserError, fail
 from pg_experiments.trust import imports_from_elsewhere
 
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 options.trust,
             )
     except UserError as error:
-        parser.exit(2, f"error: {printable(str(error))}\n")
+        fail(error)
     except KeyboardInterrupt:
         parser.exit(130)
 

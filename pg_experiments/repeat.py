@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pg_experiments.composition import folder_name, load_config
+from pg_experiments.composition import folder_name
 from pg_experiments.config import Config, config_sha256
 from pg_experiments.errors import UserError, printable
+from pg_experiments.saved_config import load_config
 from pg_experiments.trust import imports_from_elsewhere
 from pg_experiments.untrusted_files import read_inside
 

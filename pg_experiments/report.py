@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pg_experiments.errors import UserError, printable
+from pg_experiments.errors import UserError, fail
 from pg_experiments.trust import imports_from_elsewhere
 
 PICTURE = "sweep.png"
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with imports_from_elsewhere():
             report(*options.folders)
     except UserError as error:
-        parser.exit(2, f"error: {printable(str(error))}\n")
+        fail(error)
     except KeyboardInterrupt:
         parser.exit(130)
 

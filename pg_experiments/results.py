@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+RESULT = "result.json"
+
 
 @dataclass
 class RunResult:
@@ -64,6 +66,15 @@ class RunResult:
         """The text of `result.json`."""
         items = {name: value for name, value in vars(self).items() if name not in ("run_dir", "policy")}
         return json.dumps(items, indent=2) + "\n"
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The content of a run's `result.json`; None when there is none, or none that can be read."""
+    try:
+        result = json.loads((folder / RESULT).read_text())
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) else None
 
 
 def parameters_sha256(parameters: Mapping[str, Tensor]) -> str:

@@ -1,21 +1,20 @@
 """From a run's folder back to where the run was: which checkpoint, and whether it is the same run at all."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pg_experiments import checkpoint
+from pg_experiments.batch import State
 from pg_experiments.checkpoint import DamagedError
-from pg_experiments.composition import load_config
 from pg_experiments.config import Config, config_sha256, differences
 from pg_experiments.errors import UserError
+from pg_experiments.files import WRITTEN_BY_A_RUN
 from pg_experiments.records import Positions, are_there
-from pg_experiments.results import RunResult
+from pg_experiments.results import RunResult, read_result
+from pg_experiments.saved_config import load_config
 from pg_experiments.trust import modules_to_trust
-
-State = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def _point(run_dir: Path, config: Config, path: Path, content: dict[str, Any]) -
 
 def has_begun(run_dir: Path) -> bool:
     """Whether a run has written anything into the folder."""
-    return any((run_dir / name).exists() for name in ("train.log", "metrics.csv", "result.json", checkpoint.FOLDER))
+    return any(any(run_dir.glob(pattern)) for pattern in WRITTEN_BY_A_RUN)
 
 
 def check_same(run_dir: Path, config: Config) -> None:
@@ -123,7 +122,7 @@ def is_complete(run_dir: Path, config: Config) -> bool:
         UserError: when it holds another one.
     """
     check_same(run_dir, config)
-    result = _result(run_dir)
+    result = read_result(run_dir) or {}
     return result.get("status") == "completed" and result.get("config_sha256") == config_sha256(config)
 
 
@@ -131,17 +130,8 @@ def completed_result(run_dir: Path, config: Config) -> RunResult:
     """What a completed run of this config returned, from its folder."""
     from pg_experiments.policies.module import load_policy
 
-    return RunResult(
-        **_result(run_dir), run_dir=run_dir, policy=load_policy(run_dir, trust=modules_to_trust(asdict(config)))
-    )
-
-
-def _result(run_dir: Path) -> dict[str, Any]:
-    try:
-        result = json.loads((run_dir / "result.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return result if isinstance(result, dict) else {}
+    policy = load_policy(run_dir, trust=modules_to_trust(asdict(config)))
+    return RunResult(**(read_result(run_dir) or {}), run_dir=run_dir, policy=policy)
 
 
 def iterations_of(state: State) -> int:

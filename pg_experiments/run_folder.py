@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pg_experiments import checkpoint
+from pg_experiments.batch import State
 from pg_experiments.config import Config
 from pg_experiments.errors import UserError, first_line
 from pg_experiments.files import clear_run, write_atomically
 from pg_experiments.records import RunRecords
-from pg_experiments.results import RunResult
-from pg_experiments.resume import Point, Score, State, content_of, iterations_of
+from pg_experiments.results import RESULT, RunResult
+from pg_experiments.resume import Point, Score, content_of, iterations_of
 from pg_experiments.saved_config import SAVED, write_config
 from pg_experiments.tensorboard_summaries import hyperparameters
 
-RESULT = "result.json"
 LOG = "train.log"
 LOG_SECONDS = 10.0  # between two lines of the log
 
@@ -98,17 +98,17 @@ class RunFolder:
             self._next_line = time.monotonic() + LOG_SECONDS
             self.log(f"iteration {iteration}, {env_steps:,} env steps, return {metrics['episode/return_mean']:.2f}")
 
-    def consider(self, value: float, by: str, state_of: Callable[[], State]) -> None:
+    def consider(self, value: float, by: str, state: State) -> None:
         """Remember the state that had this mean return if it is the best so far; `best.pt` is written with `last.pt`.
 
         Args:
             value: the mean return.
             by: what was measured; see `resume.Score`.
-            state_of: gives the state, of this run alone.
+            state: of this run alone.
         """
         if math.isfinite(value) and (self._best is None or value > self._best.value):
-            self._best_state = state_of()
-            self._best = Score(value, by, iterations_of(self._best_state))
+            self._best_state = state
+            self._best = Score(value, by, iterations_of(state))
 
     def save(self, state: State, seconds: Mapping[str, float]) -> None:
         """Bring `checkpoints/` up to date.

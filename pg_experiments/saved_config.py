@@ -7,17 +7,20 @@ saves those as they were composed, and the report groups runs by them.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
+from omegaconf.errors import OmegaConfBaseException
 
-from pg_experiments.config import Config
+from pg_experiments.composition import schema_node, to_config
+from pg_experiments.config import GROUPS, SCHEMAS, Config, OptimizerConfig
 from pg_experiments.errors import ConfigError, UserError, first_line
+from pg_experiments.trust import check_trust
 from pg_experiments.untrusted_files import read_inside
 
 SAVED = Path(".hydra") / "config.yaml"
@@ -54,6 +57,47 @@ def read_config(path: Path, root: Path) -> tuple[dict[str, Any], dict[str, Any]]
         return _resolved(written, written), written
     except (UserError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: {first_line(error)}") from error
+
+
+def load_config(run_dir: Path, trust: Sequence[str] = ()) -> Config:
+    """The config that a run's folder holds. Nothing of the folder is executed or imported.
+
+    Args:
+        run_dir: the folder.
+        trust: packages whose classes it may name, besides ours and those of `torch.optim`.
+
+    Raises:
+        UserError: when the folder is no run, its config holds more than plain values or does not fit the schema, or
+            when it names what is not trusted.
+    """
+    path = run_dir / SAVED
+    if not path.is_file():
+        raise UserError(f"{run_dir}: not a run's folder; it has no {SAVED}")
+    try:
+        values, _ = read_config(path, run_dir)
+        check_trust(values, trust)
+        saved = OmegaConf.create(values)
+        parts = {group: _typed_part(group, saved[group]) for group in GROUPS}
+        node = OmegaConf.merge(schema_node(Config), saved, parts)
+        assert isinstance(node, DictConfig)
+        return to_config(node)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (OmegaConfBaseException, AssertionError, TypeError, KeyError) as error:
+        reason = (str(error) or "it does not have the keys of a run's config").splitlines()[0]
+        raise UserError(f"{path}: {reason}") from error
+
+
+def _typed_part(group: str, part: DictConfig) -> Any:
+    """A saved part with the schema that its `_target_` belongs to, if it is one of ours."""
+    for schema in SCHEMAS[group].values():
+        if schema is not OptimizerConfig and getattr(schema, "_target_", None) == part["_target_"]:
+            typed = OmegaConf.merge(schema_node(schema), part)
+            assert isinstance(typed, DictConfig)
+            if isinstance(part.get("optimizer"), DictConfig):
+                typed["optimizer"] = _typed_part("optimizer", part["optimizer"])
+            return typed
+    return part
 
 
 def write_config(path: Path, config: Config) -> None:

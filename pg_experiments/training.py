@@ -1,14 +1,12 @@
 """The training loop: configs in, one program for all runs, results out."""
 
 import math
-import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -22,16 +20,14 @@ from pg_experiments.memory import keep_freed_memory
 from pg_experiments.monitoring import broken_numbers, columns_of
 from pg_experiments.policies.module import PolicyModule
 from pg_experiments.progress import Display, Status, make_display
+from pg_experiments.recording import EVALUATION, Errors, Recording, together
 from pg_experiments.results import RunResult, parameters_sha256
-from pg_experiments.resume import Point, completed_result, env_steps_of, find, has_begun, is_complete, iterations_of
-from pg_experiments.run_folder import FolderError, RunFolder, problem_of
+from pg_experiments.resume import env_steps_of, iterations_of
+from pg_experiments.run_folder import FolderError
 from pg_experiments.runs import DTYPES
 from pg_experiments.surroundings import surroundings
 
-SHARE = 0.01  # of the time may go into checkpoints that are due by `checkpoint.seconds`
-WRITERS = 16  # threads that wait for the disk: it sees many files safe in little more time than one
 WAITING_SECONDS = 10.0  # runs that have ended wait so long for others, to be evaluated as one program
-EVALUATION = "evaluation/return_mean"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -117,11 +113,8 @@ class _Training:
         self.results: dict[int, RunResult] = {}
         self.returns = [math.nan] * len(configs)
         self.learned = [time.perf_counter()] * len(configs)  # when each run's last iteration was complete
-        self.paths = [Path(folder) for folder in run_dirs] if run_dirs is not None else None
-        self.points: dict[int, Point] = {}
-        self.resumed_steps = 0
-        self.next_save = time.monotonic() + configs[0].checkpoint.seconds
-        self.folders: dict[int, RunFolder] = {}
+        paths = [Path(folder) for folder in run_dirs] if run_dirs is not None else None
+        self.recording = Recording(configs, paths)
         self.display = display
         self.surroundings = surroundings()
         self.training_seconds = 0.0
@@ -129,53 +122,46 @@ class _Training:
 
     def _resume(self) -> None:
         """Put every run that is to be resumed where its folder says that it was."""
-        for run, path in enumerate(self.paths or []):
-            config = self.configs[run]
-            if not config.checkpoint.resume or not has_begun(path):
-                continue
-            if is_complete(path, config):
-                self.results[run] = completed_result(path, config)
-                self.resumed_steps += self.results[run].env_steps
-                self.batch.end(run)
-            elif point := find(path, config):
-                self.points[run], self.good[run] = point, point.state
-                self.resumed_steps += env_steps_of(point.state)
-        if self.points:
+        for run, result in self.recording.complete.items():
+            self.results[run] = result
+            self.batch.end(run)
+        for run, point in self.recording.points.items():
+            self.good[run] = point.state
+        if self.recording.points:
             active = self.batch.active
             self.batch = Batch(self.configs, joined([self.good[run] for run in range(len(self.configs))]))
             self.batch.active = active
-        for run in list(self.points):
+        for run in self.recording.points:
             if self._has_used_its_steps(run):
                 self.batch.end(run)
                 self.waiting.append(Ended(run, self.good[run]))
+        self.resumed_steps = self._env_steps()
 
     def run(self) -> list[RunResult]:
         """Iterate until every run has ended."""
         self.display = self.display or make_display(self.configs[0].logging.progress)
         try:
-            for run, path in enumerate(self.paths or []):
-                about = f"as run {run} of {len(self.configs)} in one program, process {os.getpid()}"
+            for run in range(len(self.configs)) if self.recording.paths else []:
                 if run not in self.results:
-                    self._open(run, path, about)
+                    self._open(run)
             while self.batch.active or self.waiting:
                 if self.batch.active:
                     self._iterate()
                 self._evaluate_the_waiting()
         except KeyboardInterrupt as stop:
             left = [Ended(run, state) for run, state in self.good.items() if run not in self.results]
-            together([lambda ended=ended: self._finish(ended, "interrupted") for ended in left])  # type: ignore[misc]
+            together(lambda ended: self._finish(ended, "interrupted"), left)
             number = stop.number if isinstance(stop, Stop) else signal.SIGINT
             raise Interrupted([self.results[run] for run in range(len(self.configs))], number) from None
         finally:
             self.display.close()
-            for folder in self.folders.values():
-                problem_of(folder.close, folder.folder)
+            self.recording.close()
         return [self.results[run] for run in range(len(self.configs))]
 
-    def _open(self, run: int, path: Path, about: str) -> None:
+    def _open(self, run: int) -> None:
         """Begin or continue a run's folder; one among many that cannot be written fails alone."""
         try:
-            self.folders[run] = RunFolder(path, self.configs[run], about, self.points.get(run))
+            self.recording.open(run)
         except FolderError as error:
             if len(self.configs) == 1:
                 raise
@@ -199,17 +185,21 @@ class _Training:
         columns = self._columns_of(runs, iteration)
         evaluations = self._evaluate_on_the_way(states, errors)
         with unbroken():  # the records of a run say what its state is
-            self._record(columns, evaluations, errors)
+            last = [run for run in runs if self._has_used_its_steps(run)]
+            counts = {run: (self.batch.iterations[run], self.batch.env_steps[run]) for run in runs}
+            self.recording.rows(columns, evaluations, counts, last, errors)
             self._consider(columns, evaluations, states, errors)
-            self._save(states, errors)
-            completed = [run for run in runs if not errors[run] and self._has_used_its_steps(run)]
+            going = {run: state for run, state in (self.good | states).items() if run in self.batch.active}
+            whole = {run: state for run, state in going.items() if not errors.get(run)}
+            errors |= self.recording.checkpoints(states, whole, self._seconds)
             for run, problem in errors.items():
                 if problem:  # what it had before the numbers broke
                     self._finish(Ended(run, self.good[run]), "failed", problem)
                 else:
                     self.good[run] = states[run]
-                if problem or run in completed:
+                if problem or run in last:
                     self.batch.end(run)
+            completed = [run for run in last if not errors[run]]
             if completed and not self.waiting:
                 self.waiting_since = time.monotonic()
             self.waiting += [Ended(run, states[run]) for run in completed]
@@ -242,59 +232,30 @@ class _Training:
     def _has_used_its_steps(self, run: int) -> bool:
         return self.batch.env_steps[run] >= self.configs[run].total_env_steps
 
-    def _save(self, states: Mapping[int, State], errors: dict[int, str | None]) -> None:
-        """Checkpoint runs when it is time for it; what prevents that is the run's error.
-
-        By count, a run is saved when it has done so many iterations; by time, all of them together.
-        """
-        settings, begin = self.configs[0].checkpoint, time.monotonic()
-        by_time = settings.seconds > 0 and begin >= self.next_save
-        newest = {run: states.get(run, self.good[run]) for run in (self.folders if by_time else states)}
-
-        def is_due(run: int) -> bool:
-            if run not in self.folders or run in self.results or errors.get(run):
-                return False
-            iteration = iterations_of(newest[run])
-            by_count = run in states and settings.every > 0 and iteration % settings.every == 0
-            return iteration > 0 and iteration != self.folders[run].saved and (by_time or by_count)
-
-        def save(run: int) -> str | None:
-            return problem_of(lambda: self.folders[run].save(newest[run], self._seconds(run)), self.folders[run].folder)
-
-        due = [run for run in newest if is_due(run)]
-        for run, problem in zip(due, together([lambda run=run: save(run) for run in due]), strict=True):  # type: ignore[misc]
-            if problem and run not in errors:
-                self._finish(Ended(run, self.good[run]), "failed", problem)
-                self.batch.end(run)
-            elif problem:
-                errors[run] = problem
-        if by_time:
-            end = time.monotonic()
-            self.next_save = end + max(settings.seconds, (end - begin) / SHARE)
-
     def _consider(
         self,
         columns: Mapping[int, Mapping[str, float]],
         evaluations: Mapping[int, float],
         states: Mapping[int, State],
-        errors: Mapping[int, str | None],
+        errors: Errors,
     ) -> None:
         """Let every folder remember the run's best state: by evaluations where they are on the way, else by returns.
 
         The returns of an iteration were played with the parameters from before it.
         """
+        by_evaluation = self.configs[0].evaluation.every > 0
         for run, numbers in columns.items():
-            if run not in self.folders or errors[run]:
+            if errors[run]:
                 continue
-            if self.configs[0].evaluation.every == 0:
-                tag, before = "episode/return_mean", self.good[run]
-                self.folders[run].consider(numbers[tag], tag, lambda state=before: state)  # type: ignore[misc]
+            if not by_evaluation:
+                self.recording.consider(run, numbers["episode/return_mean"], "episode/return_mean", self.good[run])
             elif run in evaluations:
-                self.folders[run].consider(evaluations[run], EVALUATION, lambda state=states[run]: state)  # type: ignore[misc]
+                self.recording.consider(run, evaluations[run], EVALUATION, states[run])
 
     def _seconds(self, run: int) -> dict[str, float]:
         """What a run has taken so far, of the clock and of training, before an interruption and after."""
-        before = self.points[run].seconds if run in self.points else {"wall": 0.0, "training": 0.0}
+        points = self.recording.points
+        before = points[run].seconds if run in points else {"wall": 0.0, "training": 0.0}
         return {
             "wall": before["wall"] + time.perf_counter() - self.start,
             "training": before["training"] + self.training_seconds,
@@ -310,13 +271,12 @@ class _Training:
             if isinstance(outcome, str):
                 self._finish(ended, "failed", outcome)
                 return
-            if ended.run in self.folders and self.configs[ended.run].evaluation.every:
-                self.folders[ended.run].consider(outcome.return_mean, EVALUATION, lambda: ended.state)
+            if self.configs[ended.run].evaluation.every:
+                self.recording.consider(ended.run, outcome.return_mean, EVALUATION, ended.state)
             self._finish(ended, "completed", evaluation=outcome)
 
         with unbroken():
-            pairs = zip(self.waiting, outcomes, strict=True)
-            together([lambda pair=pair: finish(*pair) for pair in pairs])  # type: ignore[misc]
+            together(lambda pair: finish(*pair), list(zip(self.waiting, outcomes, strict=True)))
             self.waiting = []
 
     def _evaluate(self, ended: Sequence[Ended]) -> list[Evaluation | str]:
@@ -351,14 +311,11 @@ class _Training:
             evaluation=evaluation._asdict() if evaluation else None,
             config_sha256=config_sha256(self.configs[run]),
             **self.surroundings,
-            run_dir=self.paths[run] if self.paths else None,
+            run_dir=self.recording.paths[run] if self.recording.paths else None,
             policy=PolicyModule(self.batch.parts.policy, state["policy"]["parameters"]),
         )
-        if run in self.folders:
-            folder = self.folders[run]
-            if details:
-                problem_of(lambda: folder.log(details), folder.folder)
-            problem = problem_of(lambda: folder.finish(result, state, seconds), folder.folder)
+        if run in self.recording:
+            problem = self.recording.finish(run, result, state, seconds, details)
             if problem and status == "completed":
                 result.status, result.error = "failed", problem
         elif details:
@@ -373,10 +330,10 @@ class _Training:
             self.returns[run], self.learned[run] = columns["episode/return_mean"][row], now
         return {run: {tag: values[row] for tag, values in columns.items()} for row, run in enumerate(runs)}
 
-    def _evaluate_on_the_way(self, states: Mapping[int, State], errors: dict[int, str | None]) -> dict[int, float]:
+    def _evaluate_on_the_way(self, states: Mapping[int, State], errors: Errors) -> dict[int, float]:
         """The mean returns of the runs for which `evaluation.every` says that it is time."""
         every = self.configs[0].evaluation.every
-        due = [run for run in states if self.folders and every and self.batch.iterations[run] % every == 0]
+        due = [run for run in states if run in self.recording and every and self.batch.iterations[run] % every == 0]
         if not due:
             return {}
         outcomes = dict(zip(due, self._evaluate([Ended(run, states[run]) for run in due]), strict=True))
@@ -384,27 +341,14 @@ class _Training:
             errors[run] = errors[run] or (outcome if isinstance(outcome, str) else None)
         return {run: math.nan if isinstance(one, str) else one.return_mean for run, one in outcomes.items()}
 
-    def _record(
-        self,
-        columns: Mapping[int, Mapping[str, float]],
-        evaluations: Mapping[int, float],
-        errors: dict[int, str | None],
-    ) -> None:
-        """One row of metrics for every run for which it is time; always for the last iteration of a run."""
-        for run, numbers in columns.items():
-            if run not in self.folders:
-                continue
-            due = run in evaluations or self.batch.iterations[run] % self.configs[run].logging.every == 0
-            if due or errors[run] or self._has_used_its_steps(run):
-                row = {**numbers, **({EVALUATION: evaluations[run]} if run in evaluations else {})}
-                folder, at = self.folders[run], (self.batch.iterations[run], self.batch.env_steps[run])
-                problem = problem_of(lambda: folder.write(*at, row), folder.folder)  # noqa: B023 - called at once
-                errors[run] = errors[run] or problem
+    def _env_steps(self) -> int:
+        """Played so far, by all runs."""
+        played = sum(env_steps_of(state) for run, state in self.good.items() if run not in self.results)
+        return played + sum(result.env_steps for result in self.results.values())
 
     def _show(self, iteration: Iteration) -> None:
         """Hand the display where every run is."""
-        played = sum(env_steps_of(state) for run, state in self.good.items() if run not in self.results)
-        played += sum(result.env_steps for result in self.results.values())
+        played = self._env_steps()
         assert self.display is not None
         self.display.show(
             Status(
@@ -419,11 +363,3 @@ class _Training:
                 env_steps_per_second=(played - self.resumed_steps) / max(self.training_seconds, 1e-9),
             )
         )
-
-
-def together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Do what waits for the disk at the same time; what every call returned, in their order."""
-    if len(calls) < 2:
-        return [call() for call in calls]
-    with ThreadPoolExecutor(min(WRITERS, len(calls))) as pool:
-        return list(pool.map(lambda call: call(), calls))

@@ -254,7 +254,7 @@ def test_with_evaluations_on_the_way_the_best_checkpoint_is_the_best_evaluated(t
 def test_by_time_a_run_is_saved_now_and_then(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(checkpoint, "save", lambda folder, content, *_: written.append(content["iterations"]))
-    monkeypatch.setattr("pg_experiments.training.SHARE", 1e9)
+    monkeypatch.setattr("pg_experiments.recording.SHARE", 1e9)
     train([compose(*TINY, "total_env_steps=400", "checkpoint.seconds=0.000001")], [tmp_path / "often"])
     assert written == sorted(set(written))
     assert len(written) > 3

@@ -1,38 +1,23 @@
 """The wheel and the sdist hold what they should, and the installed package works from another folder.
 
-The complete matrix, other Pythons and real extras, is `python tools/check_install.py PYTHON ... --extras`.
+The complete matrix, other Pythons and real extras, is `python tests/check_install.py PYTHON ... --extras`.
 """
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import check_install
 import pytest
 from sweeping import TINY, run  # noqa: F401 - a fixture
 
-TOOL = Path(__file__).parents[1] / "tools" / "check_install.py"
-
-
-def tool() -> ModuleType:
-    """`tools/check_install.py` as a module."""
-    spec = importlib.util.spec_from_file_location("check_install", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["check_install"] = module  # where its dataclass looks for its own module
-    spec.loader.exec_module(module)
-    return module
-
 
 def test_wheel_and_sdist_hold_the_same_package_and_it_works_from_another_folder(tmp_path: Path) -> None:
-    check = tool()
-    wheel, _ = check.build(tmp_path / "dist")
-    installed = check.install_borrowing(wheel, tmp_path / "environment")
+    wheel, _ = check_install.build(tmp_path / "dist")
+    installed = check_install.install_borrowing(wheel, tmp_path / "environment")
     (tmp_path / "work").mkdir()
-    check.use(installed, tmp_path / "work")
+    check_install.use(installed, tmp_path / "work")
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from importlib.util import module_from_spec, spec_from_file_location
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
+import kill_and_resume
 import pytest
+from kill_and_resume import outcome
 from sweeping import run  # noqa: F401 - fixture
 
 from pg_experiments import UserError, checkpoint, compose, load_policy, train
@@ -17,7 +17,6 @@ from pg_experiments.batch import Batch
 from pg_experiments.interruption import Stop, forget, heard, unbroken
 from pg_experiments.training import Interrupted
 
-SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "kill_and_resume.py"
 TINY = (
     "policy=softmax",
     "env=cartpole",
@@ -38,18 +37,6 @@ def ctrl_c_is_heard() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-@pytest.fixture(scope="module")
-def outcome() -> Callable[[Path], dict]:
-    """Everything about a run's folder that must not depend on interruptions."""
-    spec = spec_from_file_location("kill_and_resume", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = sys.modules["kill_and_resume"] = module_from_spec(spec)  # dataclasses look for it there
-    spec.loader.exec_module(module)
-    assert isinstance(module, ModuleType)
-    return module.outcome
 
 
 class StopsAt:
@@ -83,7 +70,7 @@ def interrupted(configs, dirs, iteration: int, number: int = signal.SIGINT) -> I
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, outcome) -> list[dict]:
+def undisturbed(tmp_path_factory) -> list[dict]:
     """Three runs that were never interrupted."""
     path = tmp_path_factory.mktemp("undisturbed")
     train(configs(runs=3, resume=False), folders(path, 3))
@@ -95,9 +82,7 @@ def undisturbed(tmp_path_factory, outcome) -> list[dict]:
 
 @pytest.mark.parametrize("iteration", [1, 7])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_batch_that_is_interrupted_goes_on_as_if_nothing_had_happened(
-    tmp_path, undisturbed, outcome, iteration, number
-):
+def test_a_batch_that_is_interrupted_goes_on_as_if_nothing_had_happened(tmp_path, undisturbed, iteration, number):
     dirs = folders(tmp_path, 3)
     ended = interrupted(configs(runs=3), dirs, iteration, number)
     assert ended.number == number
@@ -128,7 +113,7 @@ def test_a_batch_that_is_interrupted_goes_on_as_if_nothing_had_happened(
     ],
     ids=lambda overrides: overrides[0],
 )
-def test_every_kind_of_run_goes_on_bit_for_bit(tmp_path, outcome, overrides):
+def test_every_kind_of_run_goes_on_bit_for_bit(tmp_path, overrides):
     kept = [item for item in overrides if item != "baseline=none" and item != "baseline=batch_mean"]
     tiny = [item for item in TINY if not item.startswith("baseline") or len(kept) == len(overrides)]
 
@@ -142,7 +127,7 @@ def test_every_kind_of_run_goes_on_bit_for_bit(tmp_path, outcome, overrides):
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
-def test_runs_whose_checkpoints_are_at_different_iterations_go_on_in_one_batch(tmp_path, undisturbed, outcome):
+def test_runs_whose_checkpoints_are_at_different_iterations_go_on_in_one_batch(tmp_path, undisturbed):
     dirs = folders(tmp_path, 3)
     interrupted(configs("checkpoint.every=4", runs=2), dirs[:2], 9)
     interrupted(configs("checkpoint.every=4", runs=3)[2:], dirs[2:], 6)
@@ -155,7 +140,7 @@ def test_runs_whose_checkpoints_are_at_different_iterations_go_on_in_one_batch(t
     assert [outcome(folder) for folder in dirs] == undisturbed
 
 
-def test_a_resumed_batch_with_a_new_run_that_is_interrupted_again_loses_none(tmp_path, undisturbed, outcome):
+def test_a_resumed_batch_with_a_new_run_that_is_interrupted_again_loses_none(tmp_path, undisturbed):
     dirs = folders(tmp_path, 3)
     first = interrupted(configs(runs=2), dirs[:2], 9)
     second = interrupted(configs(runs=3), dirs, 10)
@@ -165,7 +150,7 @@ def test_a_resumed_batch_with_a_new_run_that_is_interrupted_again_loses_none(tmp
     assert [outcome(folder) for folder in dirs] == undisturbed
 
 
-def test_interrupted_in_the_first_iteration_a_run_begins_again(tmp_path, undisturbed, outcome, monkeypatch):
+def test_interrupted_in_the_first_iteration_a_run_begins_again(tmp_path, undisturbed, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Batch, "iterate", lambda _: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(Interrupted):
@@ -176,7 +161,7 @@ def test_interrupted_in_the_first_iteration_a_run_begins_again(tmp_path, undistu
     assert outcome(tmp_path / "0") == undisturbed[0]
 
 
-def test_interrupted_in_the_evaluation_a_run_is_only_evaluated_again(tmp_path, undisturbed, outcome, monkeypatch):
+def test_interrupted_in_the_evaluation_a_run_is_only_evaluated_again(tmp_path, undisturbed, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("pg_experiments.training.evaluate_each", lambda *_: signal.raise_signal(signal.SIGINT))
         with pytest.raises(Interrupted):
@@ -187,7 +172,7 @@ def test_interrupted_in_the_evaluation_a_run_is_only_evaluated_again(tmp_path, u
     assert outcome(tmp_path / "0") == undisturbed[0]
 
 
-def test_what_was_written_after_the_checkpoint_is_written_once(tmp_path, undisturbed, outcome):
+def test_what_was_written_after_the_checkpoint_is_written_once(tmp_path, undisturbed):
     """As after SIGKILL: rows behind the checkpoint, half a row at the end, an old temporary file."""
     folder = tmp_path / "0"
     interrupted(configs("checkpoint.every=4"), [folder], 9)
@@ -202,9 +187,7 @@ def test_what_was_written_after_the_checkpoint_is_written_once(tmp_path, undistu
     assert outcome(folder) == undisturbed[0]
 
 
-def test_records_that_are_shorter_than_the_checkpoint_says_lead_to_the_one_before(
-    tmp_path, undisturbed, outcome, capfd
-):
+def test_records_that_are_shorter_than_the_checkpoint_says_lead_to_the_one_before(tmp_path, undisturbed, capfd):
     folder = tmp_path / "0"
     interrupted(configs("checkpoint.every=4"), [folder], 9)
     text = (folder / "metrics.csv").read_bytes()
@@ -217,7 +200,7 @@ def test_records_that_are_shorter_than_the_checkpoint_says_lead_to_the_one_befor
     assert "training goes on after iteration 8" in log
 
 
-def test_without_a_whole_checkpoint_a_run_begins_from_the_start_and_says_so(tmp_path, undisturbed, outcome, capfd):
+def test_without_a_whole_checkpoint_a_run_begins_from_the_start_and_says_so(tmp_path, undisturbed, capfd):
     folder = tmp_path / "0"
     interrupted(configs(), [folder], 9)
     (folder / "checkpoints" / "last.pt").write_bytes(b"")
@@ -228,7 +211,7 @@ def test_without_a_whole_checkpoint_a_run_begins_from_the_start_and_says_so(tmp_
     assert outcome(folder) == undisturbed[0]
 
 
-def test_a_damaged_best_checkpoint_does_not_stop_a_run(tmp_path, undisturbed, outcome, capfd):
+def test_a_damaged_best_checkpoint_does_not_stop_a_run(tmp_path, undisturbed, capfd):
     interrupted(configs(), [tmp_path / "0"], 9)
     (tmp_path / "0" / "checkpoints" / "best.pt").write_bytes(b"")
     train(configs(), [tmp_path / "0"])
@@ -237,7 +220,7 @@ def test_a_damaged_best_checkpoint_does_not_stop_a_run(tmp_path, undisturbed, ou
     assert outcome(tmp_path / "0") == undisturbed[0]
 
 
-def test_complete_runs_are_returned_as_they_are(tmp_path, undisturbed, outcome):
+def test_complete_runs_are_returned_as_they_are(tmp_path, undisturbed):
     dirs = folders(tmp_path, 2)
     (first,) = train(configs(), dirs[:1])
     before = {path: path.read_bytes() for path in dirs[0].rglob("*") if path.is_file()}
@@ -348,7 +331,18 @@ def test_somebody_elses_handler_stays():
 
 @pytest.mark.parametrize("kind", ["single", "batch", "sweep"])
 def test_killed_at_random_moments_and_resumed_it_is_the_run_that_was_never_killed(tmp_path, kind):
-    """Three kills with SIGKILL and three with SIGTERM; `benchmarks/kill_and_resume.py` does it more often."""
-    command = [sys.executable, str(SCRIPT), "--kinds", kind, "--kills", "3", "--env-steps", "5000", "--seed", "7"]
+    """Three kills with SIGKILL and three with SIGTERM; `tests/kill_and_resume.py` does it more often."""
+    command = [
+        sys.executable,
+        kill_and_resume.__file__,
+        "--kinds",
+        kind,
+        "--kills",
+        "3",
+        "--env-steps",
+        "5000",
+        "--seed",
+        "7",
+    ]
     ended = subprocess.run([*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=600)
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from pg_experiments import RunResult, UserError, compose, load_policy
-from pg_experiments.composition import load_config
 from pg_experiments.config import config_sha256
 from pg_experiments.evaluate import main as evaluate_main
+from pg_experiments.saved_config import load_config
 from pg_experiments.train import main as train_main
 from pg_experiments.training import train
 

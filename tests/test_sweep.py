@@ -22,7 +22,8 @@ from sweeping import FILES, TINY, folders_of, hashes_of, results_of, run, sweep 
 from sweeping import alone as alone_hash
 
 from pg_experiments import compose, train
-from pg_experiments.composition import conf_dir, folder_name, free_keys, load_config, register
+from pg_experiments.composition import conf_dir, folder_name, free_keys, register
+from pg_experiments.saved_config import load_config
 from pg_experiments.sweeps.display import SweepDisplay, SweepStatus, _drawn, status_of
 from pg_experiments.sweeps.grouping import differing_keys, group_by_structure, make_plan
 from pg_experiments.sweeps.jobs import Composer, Job, write_hydra_folder

@@ -18,12 +18,11 @@ import yaml
 
 from pg_experiments import UserError, compose, load_policy, train
 from pg_experiments.checkpoint_check import check_checkpoint
-from pg_experiments.composition import load_config
 from pg_experiments.config import SCHEMAS
 from pg_experiments.evaluate import main as evaluate_main
 from pg_experiments.files import write_atomically
 from pg_experiments.report import main as report_main
-from pg_experiments.saved_config import SAVED
+from pg_experiments.saved_config import SAVED, load_config
 from pg_experiments.seal import COMMENT, with_seal
 from pg_experiments.summary import print_summary
 from pg_experiments.trust import check_trust, imports_from_elsewhere, modules_to_trust

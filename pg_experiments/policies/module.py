@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pg_experiments.checkpoint import FOLDER, load, named
-from pg_experiments.composition import load_config
 from pg_experiments.config import Config, walk
 from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.runs import DTYPES, Parts, build, stack
+from pg_experiments.saved_config import load_config
 from pg_experiments.sizing import available_bytes
 from pg_experiments.trust import as_names
 from pg_experiments.untrusted_files import size_inside, size_text

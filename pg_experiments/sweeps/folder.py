@@ -11,10 +11,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pg_experiments.composition import load_config
 from pg_experiments.config import FREE_KEYS, Config, config_sha256, differences
 from pg_experiments.errors import UserError
 from pg_experiments.files import clear_run, write_atomically
+from pg_experiments.results import read_result
+from pg_experiments.saved_config import load_config
 from pg_experiments.sweeps.jobs import Job
 from pg_experiments.trust import modules_to_trust
 
@@ -23,19 +24,10 @@ LOCK = ".lock"
 MOST_DIFFERENCES = 4  # that one message shows
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The content of a job's `result.json`; None when there is none, or none that can be read."""
-    try:
-        result = json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return result if isinstance(result, dict) else None
-
-
 def split_kept(sweep_dir: Path, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
     """The jobs that are complete already, wherever in the sweep's folder, and those that are to run."""
-    found = [read_result(path.parent) for path in sweep_dir.glob("**/result.json")]
-    complete = {result.get("config_sha256") for result in found if result and result.get("status") == "completed"}
+    results = [read_result(path.parent) for path in sweep_dir.glob("**/result.json")]
+    complete = {result.get("config_sha256") for result in results if result and result.get("status") == "completed"}
     kept = [job for job in jobs if config_sha256(job.config) in complete]
     missing = [job for job in jobs if config_sha256(job.config) not in complete]
     return kept, missing
@@ -68,16 +60,16 @@ def check_unchanged(sweep_dir: Path, jobs: Sequence[Job], swept: Sequence[str]) 
             _flat(OmegaConf.to_container(job.composed, enum_to_str=True)),
         )
         values = _flat(asdict(job.config))  # what the environment gave, a run's folder holds as its value
-        differences = [
+        found = [
             f"{key} is {before.get(key, 'not set')} there and {now.get(key, 'not set')} now"
             for key in [*now, *(key for key in before if key not in now)]
             if before.get(key) not in (now.get(key), values.get(key))
             and not f"{key}.".startswith((*FREE_KEYS, *ignored))
         ]
-        if differences:
-            more = f" and {len(differences) - MOST_DIFFERENCES} more" if len(differences) > MOST_DIFFERENCES else ""
+        if found:
+            more = f" and {len(found) - MOST_DIFFERENCES} more" if len(found) > MOST_DIFFERENCES else ""
             raise UserError(
-                f"{sweep_dir}: holds runs of another config: {', '.join(differences[:MOST_DIFFERENCES])}{more}; "
+                f"{sweep_dir}: holds runs of another config: {', '.join(found[:MOST_DIFFERENCES])}{more}; "
                 "give the sweep another name, or sweep over the key"
             )
 

@@ -16,9 +16,10 @@ from omegaconf import DictConfig
 
 from pg_experiments.config import resuming
 from pg_experiments.errors import ConfigError, RunFailedError, ctrl_c_stays_itself, first_line
+from pg_experiments.results import read_result
 from pg_experiments.sweeps.backends.interface import Backend, Results, WorkerDiedError, make_backend
 from pg_experiments.sweeps.display import SweepDisplay, SweepStatus, status_of
-from pg_experiments.sweeps.folder import make_ready, read_result
+from pg_experiments.sweeps.folder import make_ready
 from pg_experiments.sweeps.grouping import Plan, check_parts, group_by_structure, make_plan
 from pg_experiments.sweeps.jobs import Composer, Job, write_hydra_folder
 from pg_experiments.sweeps.sizing import batch_limit

@@ -55,7 +55,8 @@ def train_elsewhere(remote: RemoteTask) -> list[dict[str, Any]]:
     Returns:
         Per run the content of its `result.json`; of a run that was complete already, what is there.
     """
-    from pg_experiments.sweeps.folder import make_ready, read_result
+    from pg_experiments.results import read_result
+    from pg_experiments.sweeps.folder import make_ready
 
     task = remote.task
     if remote.working_dir.is_dir():

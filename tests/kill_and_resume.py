@@ -1,6 +1,6 @@
 """Kill training processes at random moments, resume them until they are complete, and compare every number.
 
-    python benchmarks/kill_and_resume.py --kills 20    # about half an hour on two cores
+    python tests/kill_and_resume.py --kills 20    # about half an hour on two cores
 
 A run that was killed and resumed must be the run that was never disturbed: `parameters_sha256`, the evaluation, every
 row of `metrics.csv` and every scalar in TensorBoard's events, but for those that measure time. Each kind (one run from

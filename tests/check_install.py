@@ -1,7 +1,7 @@
 """Check that the package can be installed: build wheel and sdist, and use the wheel from another folder.
 
-    python tools/check_install.py                            # into this Python's own packages, borrowed: half a minute
-    python tools/check_install.py python3.11 ~/python3.12    # into fresh environments: minutes and gigabytes each
+    python tests/check_install.py                            # into this Python's own packages, borrowed: half a minute
+    python tests/check_install.py python3.11 ~/python3.12    # into fresh environments: minutes and gigabytes each
 
 In a fresh environment everything is downloaded, in the versions of `constraints.txt`, first without any extra.
 `--extras` installs those afterwards, and sweeps with each. The folder of the installed packages is read-only where the
@@ -67,7 +67,7 @@ def build(folder: Path) -> tuple[Path, Path]:
     assert contents(wheel) == contents(direct), contents(wheel) ^ contents(direct)
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {str(path.relative_to(ROOT)) for part in ("conf", "tests", "tools") for path in tracked(ROOT / part)}
+    wanted = {str(path.relative_to(ROOT)) for part in ("conf", "tests") for path in tracked(ROOT / part)}
     assert wanted <= packed, wanted - packed
     files = {
         str(path.relative_to(ROOT)) for part in ("pg_experiments", "hydra_plugins") for path in tracked(ROOT / part)
