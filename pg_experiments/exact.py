@@ -56,16 +56,20 @@ def product(
 
 
 def product_gradients(
-    gradient: Float[Tensor, "runs samples out"],
+    gradient: Float[Tensor, "runs samples output"],
     x: Float[Tensor, "runs samples in"],
     weight: Float[Tensor, "runs in out"],
     for_x: bool,
 ) -> tuple[Float[Tensor, "runs samples in"] | None, Float[Tensor, "runs in out"], Float[Tensor, "runs out"]]:
-    """Gradients of `product` for x (where asked for), weight and bias; every size a multiple of 4."""
+    """Gradients of `product` for x (where asked for), weight and bias; every size a multiple of 4.
+
+    Only the gradient may have fewer columns than `out`: zeros are appended.
+    """
     if weight.shape[-1] <= NARROW:
-        columns = gradient.mT.contiguous()
+        columns = pad_to_lane(gradient.mT, -2).contiguous()
         gradient_x = torch.bmm(columns.mT, weight.mT) if for_x else None
         return gradient_x, torch.bmm(columns, x).mT, columns.sum(-1)
+    gradient = pad_to_lane(gradient, -1)
     gradient_x = torch.bmm(gradient, weight.mT) if for_x else None
     return gradient_x, torch.bmm(x.mT, gradient), gradient.sum(1)
 

@@ -112,6 +112,10 @@ class OptimizerSettings:
                 "does not change each element by itself and in proportion to lr, so runs cannot share it; "
                 f"{FITTING} can be used",
             )
+        for name, value in steppers[0].state[together].items():
+            if not (value is None or isinstance(value, Tensor)):
+                kept = f"keeps {name} as {type(value).__name__}, and only tensors are kept between iterations"
+                raise ConfigError(f"{key}._target_", self._name, f"{kept}; {FITTING} can be used")
 
     @property
     def state_tensors(self) -> int:
@@ -170,13 +174,7 @@ class Learner:
         gradient *= torch.where(norm > limit, limit / norm, 1.0)[:, None]
         factors = [schedule_factor(self.settings.schedule, value) for value in progress.tolist()]
         lr = self.settings.lr.to(norm.dtype) * torch.tensor(factors, dtype=norm.dtype)
-        stepped = torch.empty_like(old)
-        groups: dict[int, list[int]] = {}  # torch's optimizers count the steps of a tensor, all of its runs as one
-        for run, steps in enumerate(self.steps):
-            groups.setdefault(steps, []).append(run)
-        for steps, runs in groups.items():
-            rows: Any = torch.tensor(runs) if len(groups) > 1 else slice(None)
-            stepped[rows] = self._step(rows, steps, old[rows], gradient[rows])
+        stepped = self._stepped(old, gradient)
         new = old + (stepped - old) * lr[:, None]
         sizes = [self.parameters[name][0].numel() for name in names]
         for name, part in zip(names, new.split(sizes, 1), strict=True):
@@ -184,27 +182,30 @@ class Learner:
         self.steps = [steps + 1 for steps in self.steps]
         return norm, lr
 
-    def _step(
-        self, rows: Any, steps: int, old: Float[Tensor, "rows elements"], gradient: Float[Tensor, "rows elements"]
-    ) -> Float[Tensor, "rows elements"]:
-        """What torch's optimizer makes of the elements of runs that have done equally many steps."""
-        parameter = old.clone()
-        parameter.grad = gradient
-        optimizer = self.settings._make([parameter], 1.0)
-        if steps:
-            numbers = {key: number[rows][0].clone() for key, number in self._numbers.items()}
-            optimizer.state[parameter] = numbers | {key: part[rows] for key, part in self._elements.items()}
+    def _stepped(
+        self, old: Float[Tensor, "runs elements"], gradient: Float[Tensor, "runs elements"]
+    ) -> Float[Tensor, "runs elements"]:
+        """What torch's optimizer makes of the elements. Each run is a parameter to it, and has a count of steps."""
+        stepped = old.clone()
+        parameters = stepped.unbind(0)
+        for parameter, own in zip(parameters, gradient.unbind(0), strict=True):
+            parameter.grad = own
+        optimizer = self.settings._make(list(parameters), 1.0)
+        kept = self._elements | self._numbers
+        for run, parameter in enumerate(parameters):
+            if self.steps[run]:
+                optimizer.state[parameter] = {key: part[run] for key, part in kept.items()}  # views: changed in place
         _step(optimizer)
-        runs = len(self.steps)
-        for key, value in optimizer.state[parameter].items():
-            if not isinstance(value, Tensor):
-                continue  # None: such as the momentum of an SGD without one
-            if value.shape == parameter.shape:
-                whole = self._elements.setdefault(key, value.new_zeros(runs, value.shape[1]))
-            else:
-                whole = self._numbers.setdefault(key, value.new_zeros(runs))
-            whole[rows] = value
-        return parameter
+        for run, parameter in enumerate(parameters):
+            for key, value in optimizer.state[parameter].items():
+                if not isinstance(value, Tensor):
+                    continue  # None: such as the momentum of an SGD without one
+                whole = self._elements if value.shape == parameter.shape else self._numbers
+                if key not in whole:
+                    whole[key] = value.new_zeros(len(parameters), *value.shape)
+                if value.data_ptr() != whole[key][run].data_ptr():
+                    whole[key][run] = value
+        return stepped
 
     def select(self, rows: Int64[Tensor, " rows"]) -> "Learner":
         """A copy with the given runs only."""

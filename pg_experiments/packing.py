@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
-from pg_experiments.policies.networks import Parameters
+from pg_experiments.exact import crop
+from pg_experiments.policies.networks import MLP, Parameters
 
 BLOCK_SIZES = (512, 128, 64)  # as many large ones as a run fills, then smaller ones; the last of a run is filled up
 SAMPLES_AT_ONCE = 4096  # that one pass computes: its activations stay in the processor's cache
@@ -151,3 +152,33 @@ def gradients(
         for name, part in zip(leaves, parts, strict=True):
             total[name].index_add_(0, blocks.rows, part)
     return total
+
+
+@torch.no_grad()
+def network_gradients(
+    network: MLP,
+    parameters: Parameters,
+    packing: Packing,
+    x: Float[Tensor, "samples in"],
+    loss_gradient: Callable[[Tensor, Pass], Tensor],
+) -> Parameters:
+    """`gradients` of a loss that depends on the parameters through the network's output alone, without a graph.
+
+    Args:
+        network, parameters: of all runs.
+        packing: gives the blocks.
+        x: the network's input.
+        loss_gradient: from the output for the blocks of a pass, `[blocks, size, out]`, to the gradient of the loss for
+            it.
+    """
+    layers = network.layers(parameters)
+    total = [(torch.zeros_like(weight), torch.zeros_like(bias)) for weight, bias in layers]
+    for blocks in packing.passes:
+        own = [(weight[blocks.rows], bias[blocks.rows]) for weight, bias in layers]
+        values = network.forward(own, blocks.of(x))
+        gradient = loss_gradient(crop(values[-1], -1, network.output_size), blocks)
+        _, parts = network.backward(own, values, gradient)
+        for whole, part in zip(total, parts, strict=True):
+            whole[0].index_add_(0, blocks.rows, part[0])
+            whole[1].index_add_(0, blocks.rows, part[1])
+    return network.parameters(total)

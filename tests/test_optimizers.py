@@ -267,6 +267,22 @@ def test_an_optimizer_that_would_mix_runs_is_refused_by_name(name: str) -> None:
     assert caught.value.key == "optimizer._target_"
 
 
+class CountsByItself(torch.optim.SGD):
+    """Takes smaller steps from the fourth on, and counts them in a number that is no tensor."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            count = self.state[parameter].get("count", 0) + 1
+            self.state[parameter]["count"] = count
+            parameter.sub_(parameter.grad, alpha=self.param_groups[0]["lr"] * (1 if count < 4 else 0.5))
+
+
+def test_an_optimizer_is_refused_whose_memory_would_be_lost_between_iterations() -> None:
+    with pytest.raises(ConfigError, match="keeps count as int, and only tensors are kept"):
+        settings(CountsByItself).check("optimizer")
+
+
 def test_training_refuses_an_optimizer_that_would_mix_runs() -> None:
     config = compose("optimizer=torch", "optimizer._target_=torch.optim.LBFGS", "logging.progress=none")
     with pytest.raises(ConfigError, match="LBFGS"):

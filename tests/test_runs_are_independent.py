@@ -550,6 +550,10 @@ OURS = {"exact.sigmoid", "exact.softplus", "packing.mean", "packing.sum", "packi
 MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's numbers come from it
     ("progress.py", "*"),
     ("envs/gymnasium_adapter.py", "np.prod(space.shape)"),
+    ("envs/gymnasium_adapter.py", "np.isfinite(observation).all()"),  # whether to look for the copy that broke
+    ("envs/gymnasium_adapter.py", "np.isfinite(reward).all()"),
+    ("monitoring.py", "finite.all()"),  # whether to look for the run that broke
+    ("monitoring.py", "flags.any()"),  # of one run
     ("rollout.py", "running.any()"),  # whether anybody is still playing
     ("rollout.py", "own.max()"),  # how long the grid has to be
     ("rollout.py", "first.max()"),

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from pg_experiments.baselines.interface import Experience
 from pg_experiments.envs.interface import EnvSpec
 from pg_experiments.optimizers import Learner, OptimizerSettings
-from pg_experiments.packing import Pass, gradients
+from pg_experiments.packing import Pass, network_gradients
 from pg_experiments.policies.networks import MLP, Parameters
 
 
@@ -47,19 +47,20 @@ class ValueNetwork:
         self, learner: Learner, experience: Experience, progress: Float[Tensor, " runs"]
     ) -> tuple[Float[Tensor, " samples"], dict[str, Float[Tensor, " runs"]]]:
         returns, packing = experience.returns, experience.packing
-        counts = torch.tensor(packing.counts, dtype=returns.dtype)
+        share = 1 / torch.tensor(packing.counts, dtype=returns.dtype)
         values = torch.zeros_like(returns)
 
-        def loss(parameters: Parameters, blocks: Pass) -> Float[Tensor, " blocks"]:
-            predicted = self.network(parameters, blocks.of(experience.observation))[..., 0]
-            blocks.of(values).copy_(predicted.detach())
-            error = (predicted - blocks.of(returns)) * blocks.of(packing.weight)
-            return error.square().sum(1) / counts[blocks.rows]
+        def loss_gradient(predicted: Float[Tensor, "blocks size 1"], blocks: Pass) -> Float[Tensor, "blocks size 1"]:
+            blocks.of(values).copy_(predicted[..., 0])
+            error = (predicted[..., 0] - blocks.of(returns)) * blocks.of(packing.weight)
+            return (error * 2 * share[blocks.rows, None])[..., None]
 
-        first_gradients = gradients(learner.parameters, packing, loss)
+        def gradients() -> Parameters:
+            return network_gradients(self.network, learner.parameters, packing, experience.observation, loss_gradient)
+
+        norm, _ = learner.step(gradients(), progress)
         values_before = values.clone()
-        norm, _ = learner.step(first_gradients, progress)
         for _ in range(self.updates_per_iteration - 1):
-            learner.step(gradients(learner.parameters, packing, loss), progress)
+            learner.step(gradients(), progress)
         mean_square_error = packing.mean((values_before - returns).square())
         return values_before, {"loss/baseline": mean_square_error, "gradient/baseline_norm": norm}

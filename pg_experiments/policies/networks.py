@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from pg_experiments.exact import crop, pad_to_lane, prepared_product, product, product_gradients, sigmoid
 
 Parameters = dict[str, Tensor]  # every tensor is [runs, ...]
+Layers = list[tuple[Tensor, Tensor]]  # weight [runs, in, out] and bias [runs, out] of each, sizes multiples of 4
 
 
 class Activation(NamedTuple):
@@ -78,10 +79,9 @@ class MLP:
 
     def actor(self, parameters: Parameters) -> Callable[[Tensor], Tensor]:
         """The network with these parameters, for many calls without gradient: what does not change is done once."""
-        flat = self._flat(parameters)
-        _, weights, biases = _padded(flat[0], flat)
-        hidden = [(weight, bias[:, None]) for weight, bias in zip(weights[:-1], biases[:-1], strict=True)]
-        output = prepared_product(weights[-1], biases[-1])
+        layers = self.layers(parameters)
+        hidden = [(weight, bias[:, None]) for weight, bias in layers[:-1]]
+        output = prepared_product(*layers[-1])
         activation = ACTIVATIONS[self.activation].function
 
         def act(x: Float[Tensor, "runs samples in"]) -> Float[Tensor, "runs samples out"]:
@@ -97,61 +97,78 @@ class MLP:
         self, parameters: Parameters, x: Float[Tensor, "runs samples in"]
     ) -> Float[Tensor, "runs samples out"]:
         """Apply run k's network to row k of `x`."""
-        return _Perceptron.apply(self.activation, x, *self._flat(parameters))
+        return _Perceptron.apply(self, x, *self._flat(parameters))
+
+    def layers(self, parameters: Parameters) -> Layers:
+        """Weight and bias of every layer, every size a multiple of 4."""
+        return self._padded(self._flat(parameters))
+
+    def parameters(self, layers: Layers) -> Parameters:
+        """Undo `layers`."""
+        named = {}
+        for layer, ((weight, bias), size_in, size_out) in enumerate(
+            zip(layers, self.sizes[:-1], self.sizes[1:], strict=True)
+        ):
+            named[f"layer{layer}.weight"] = crop(crop(weight, -1, size_out), -2, size_in)
+            named[f"layer{layer}.bias"] = crop(bias, -1, size_out)
+        return named
+
+    def forward(self, layers: Layers, x: Float[Tensor, "runs samples in"]) -> list[Tensor]:
+        """Input, every hidden layer after its activation, and output; every size a multiple of 4."""
+        values = [pad_to_lane(pad_to_lane(x, -1), -2)]
+        for weight, bias in layers[:-1]:
+            values.append(ACTIVATIONS[self.activation].function(product(values[-1], weight, bias)))
+        values.append(product(values[-1], *layers[-1]))
+        return values
+
+    def backward(
+        self, layers: Layers, values: Sequence[Tensor], gradient: Float[Tensor, "runs samples out"], for_x: bool = False
+    ) -> tuple[Tensor | None, Layers]:
+        """Gradients for the input (where asked for), and for every weight and bias.
+
+        Args:
+            layers, values: given to and by `forward`; hidden values may be changed.
+            gradient: of the output.
+        """
+        of_x: Tensor | None = pad_to_lane(gradient, -2)
+        of_layers: Layers = []
+        for layer in reversed(range(len(layers))):
+            assert of_x is not None
+            if layer < len(layers) - 1:
+                of_x = ACTIVATIONS[self.activation].gradient(of_x, values[layer + 1])
+            of_x, weight, bias = product_gradients(of_x, values[layer], layers[layer][0], for_x=layer > 0 or for_x)
+            of_layers.insert(0, (weight, bias))
+        return of_x, of_layers
 
     def _flat(self, parameters: Parameters) -> list[Tensor]:
         """Weight and bias of every layer, in order."""
         layers = range(len(self.sizes) - 1)
         return [parameters[f"layer{layer}.{part}"] for layer in layers for part in ("weight", "bias")]
 
-
-def _padded(x: Tensor, flat: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Inputs, weights and biases with every size a multiple of 4."""
-    weights = [pad_to_lane(pad_to_lane(weight, -1), -2) for weight in flat[::2]]
-    return pad_to_lane(pad_to_lane(x, -1), -2), weights, [pad_to_lane(bias, -1) for bias in flat[1::2]]
-
-
-def _forward(activation: str, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[Tensor]:
-    """Input, every hidden layer after its activation, and output."""
-    values = [x]
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        values.append(ACTIVATIONS[activation].function(product(values[-1], weight, bias)))
-    values.append(product(values[-1], weights[-1], biases[-1]))
-    return values
+    def _padded(self, flat: Sequence[Tensor]) -> Layers:
+        return [
+            (pad_to_lane(pad_to_lane(weight, -1), -2), pad_to_lane(bias, -1))
+            for weight, bias in zip(flat[::2], flat[1::2], strict=True)
+        ]
 
 
 class _Perceptron(torch.autograd.Function):
     """The whole network as one node of the graph: autograd's own walk through its layers costs as much as a block."""
 
     @staticmethod
-    def forward(ctx: Any, activation: str, x: Tensor, *flat: Tensor) -> Tensor:
-        padded, weights, biases = _padded(x, flat)
-        values = _forward(activation, padded, weights, biases)
-        ctx.activation = activation
-        ctx.sizes = [(tensor.shape[-2], tensor.shape[-1]) for tensor in (x, *flat)]
-        ctx.save_for_backward(*weights, *values[:-1])
-        return crop(crop(values[-1], -2, x.shape[1]), -1, flat[-1].shape[-1])
+    def forward(ctx: Any, network: MLP, x: Tensor, *flat: Tensor) -> Tensor:
+        layers = network._padded(flat)
+        values = network.forward(layers, x)
+        ctx.network, ctx.size = network, x.shape[-2:]
+        ctx.save_for_backward(*(part for layer in layers for part in layer), *values[:-1])
+        return crop(crop(values[-1], -2, x.shape[1]), -1, network.output_size)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        layers = len(ctx.saved_tensors) // 2
-        weights, values = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
-        gradient: Tensor | None = pad_to_lane(pad_to_lane(gradients[0], -1), -2)
-        flat: list[Tensor] = []
-        for layer in reversed(range(layers)):
-            assert gradient is not None
-            if layer < layers - 1:
-                gradient = ACTIVATIONS[ctx.activation].gradient(gradient, values[layer + 1])
-            gradient, weight, bias = product_gradients(
-                gradient, values[layer], weights[layer], for_x=layer > 0 or ctx.needs_input_grad[1]
-            )
-            flat = [weight, bias, *flat]
-        sizes = ctx.sizes
-        return None, *(
-            None
-            if part is None
-            else crop(crop(part, -1, columns), -2, rows)
-            if part.ndim == 3
-            else crop(part, -1, columns)
-            for part, (rows, columns) in zip([gradient, *flat], sizes, strict=True)
-        )
+        network, saved = ctx.network, ctx.saved_tensors
+        flat = 2 * (len(network.sizes) - 1)
+        layers = list(zip(saved[:flat:2], saved[1:flat:2], strict=True))
+        of_x, of_layers = network.backward(layers, saved[flat:], gradients[0], for_x=ctx.needs_input_grad[1])
+        if of_x is not None:
+            of_x = crop(crop(of_x, -1, ctx.size[-1]), -2, ctx.size[-2])
+        return None, of_x, *network._flat(network.parameters(of_layers))
