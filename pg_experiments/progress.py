@@ -130,7 +130,7 @@ class RichDisplay:
             Group(
                 self._bar,
                 f"{runs}return [bold]{status.return_mean:.1f}[/bold]  entropy {status.entropy:.2f} nats  "
-                f"{status.env_steps / 1e6:.2f}M env steps  {status.env_steps_per_second / 1e3:,.0f}k env steps/s",
+                f"{count(status.env_steps)} env steps  {count(status.env_steps_per_second)} env steps/s",
             )
         )
 
@@ -155,3 +155,10 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def count(number: float) -> str:
+    """A number of steps as `950`, `12k` or `3.40M`."""
+    if number < 1e3:
+        return f"{number:.0f}"
+    return f"{number / 1e3:.0f}k" if number < 1e6 else f"{number / 1e6:.2f}M"

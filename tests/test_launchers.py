@@ -1,5 +1,7 @@
 """Hydra's own launchers and the Optuna sweeper, as real commands."""
 
+import os
+import signal
 import statistics
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
-from sweep_process import TINY, alone, hashes, results, sweep
+from sweep_process import TINY, alone, finish, hashes, results, start, sweep, wait_until
 
 from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.train import main
@@ -54,6 +56,27 @@ def test_folders_and_parameters_are_those_of_the_batched_launcher(
     found = swept_grid(tmp_path, launcher)
     assert found == batched
     assert found[NAMES[3]] == alone(*TINY, "optimizer.lr=0.01", "seed=1")
+
+
+@pytest.mark.slow
+@launchers
+def test_the_same_command_finishes_what_a_signal_has_left(launcher: str, tmp_path: Path) -> None:
+    needs(launcher)
+    tiny = (*TINY, "total_env_steps=20000")
+    command = (*tiny, "seed=range(4)", f"hydra/launcher={launcher}", "logging.progress=none")
+    process = start(tmp_path, *command)
+    wait_until(process, lambda: len(results(tmp_path)) > 0)
+    os.killpg(process.pid, signal.SIGTERM)
+    stopped = finish(process)
+    assert stopped.returncode == 143, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    complete = [name for name, result in results(tmp_path).items() if result["status"] == "completed"]
+    assert 0 < len(complete) < 4
+    times = {name: (tmp_path / "sweep" / name / "result.json").stat().st_mtime_ns for name in complete}
+    ended = sweep(tmp_path, *command)
+    assert ended.returncode == 0, ended.stderr
+    assert hashes(tmp_path) == {f"seed={seed}": alone(*tiny, f"seed={seed}") for seed in range(4)}
+    assert times == {name: (tmp_path / "sweep" / name / "result.json").stat().st_mtime_ns for name in complete}
 
 
 @pytest.mark.slow
@@ -117,7 +140,9 @@ def test_a_trial_is_the_mean_over_the_tuning_seeds_and_a_batch_of_trials_one_pro
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_optuna")
-def test_a_search_with_the_same_sampler_seed_is_the_same_also_when_it_is_stored(tmp_path: Path) -> None:
+def test_a_search_with_the_same_sampler_seed_is_the_same_and_a_longer_one_keeps_its_trials(
+    tmp_path: Path,
+) -> None:
     few = ("hydra.sweeper.n_trials=2", "sweep.tuning_seeds=[1000]", SEED_OF_SAMPLER)
     (tmp_path / "stored").mkdir()
     (tmp_path / "plain").mkdir()
@@ -126,6 +151,11 @@ def test_a_search_with_the_same_sampler_seed_is_the_same_also_when_it_is_stored(
     assert stored.returncode == plain.returncode == 0, stored.stderr + plain.stderr
     assert (tmp_path / "stored" / "study.db").stat().st_size > 0
     assert hashes(tmp_path / "stored") == hashes(tmp_path / "plain")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "plain" / "sweep").glob("*/result.json")}
+    longer = sweep(tmp_path / "plain", *TINY, *SEARCH, *few, "hydra.sweeper.n_trials=3")
+    assert longer.returncode == 0, longer.stderr
+    assert len(results(tmp_path / "plain")) == 3
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 @pytest.mark.slow

@@ -297,6 +297,7 @@ STATUS = SweepStatus(
     env_steps=12_345_678,
     total_env_steps=200_000_000,
     seconds=100.0,
+    steps_before=345_678,
     returns={
         f"optimizer.lr={0.001 * number:.3f}, policy.hidden_sizes=[64,64]": [number, number + 2] for number in range(30)
     },
@@ -305,10 +306,12 @@ STATUS = SweepStatus(
 
 def test_a_line_says_where_the_sweep_is():
     assert STATUS.line() == (
-        "7 kept, 120 of 200 runs finished, 70 running, 3 failed | 12.35M of 200.00M env steps | 123k env steps/s | "
-        "25 min 20 s left"
+        "7 kept, 120 of 200 runs finished, 70 running, 3 failed | 12.35M of 200.00M env steps | 120k env steps/s | "
+        "26 min 04 s left"
     )
     assert SweepStatus(jobs=2, kept=0).line().endswith("| ? left")
+    just_begun = SweepStatus(jobs=2, kept=0, env_steps=950, total_env_steps=20_000, seconds=10.0)
+    assert just_begun.line().endswith("| 950 of 20k env steps | 95 env steps/s | ? left")
 
 
 def test_settings_are_sorted_by_their_median():
@@ -334,7 +337,7 @@ def test_the_drawn_display_fits_into_80_columns():
     lines = console.export_text().splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80
     text = "\n".join(lines)
-    for part in ("120 of 200 runs finished", "123k env steps/s", "25 min 20 s left", "optimizer.lr=0.029", "30.0"):
+    for part in ("120 of 200 runs finished", "120k env steps/s", "26 min 04 s left", "optimizer.lr=0.029", "30.0"):
         assert part in text
     assert "and 10 more" in text
 

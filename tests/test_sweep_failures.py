@@ -176,14 +176,19 @@ def test_the_answers_of_a_launch_are_those_of_its_jobs(sweep, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_is_replaced_and_its_runs_are_trained_again(start, tmp_path):  # noqa: F811
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGKILL, "its process died"), (signal.SIGTERM, "its process was asked to end")],
+    ids=["SIGKILL", "SIGTERM"],
+)
+def test_a_worker_that_is_killed_is_replaced_and_its_runs_are_trained_again(start, tmp_path, number, reason):  # noqa: F811
     tiny = (*TINY, "total_env_steps=20000", "sweep.name=s", "seed=range(4)", "hydra.launcher.workers=2")
     running = start(*tiny)
     running.wait_until(lambda: "iteration 1" in "".join(p.read_text() for p in (tmp_path / SWEEP).glob("*/train.log")))
     victim = running.workers[0]
-    os.kill(victim, signal.SIGKILL)
+    os.kill(victim, number)
     assert running.end() == 0, running.err
-    assert "a worker is lost" in running.out
+    assert f"a worker is lost: {reason}" in running.out
     expected = {f"seed={seed}": alone("total_env_steps=20000", f"seed={seed}") for seed in range(4)}
     assert hashes_of(tmp_path / SWEEP) == expected
 

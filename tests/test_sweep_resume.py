@@ -21,7 +21,7 @@ from sweeping import (  # noqa: F401 - fixtures
     sweep,
 )
 
-from pg_experiments import load_policy
+from pg_experiments import checkpoint, load_policy
 
 SWEEP = Path("outputs") / "sweeps" / "s"
 
@@ -167,9 +167,9 @@ def test_a_sweep_that_is_running_cannot_be_started_twice(sweep, tmp_path):  # no
 LONG = (*TINY, "sweep.name=s", "seed=range(4)", "hydra.launcher.workers=2")
 
 
-def begun(folder: Path) -> bool:
-    """Whether all four runs have played their first iteration."""
-    return sum("iteration 1" in path.read_text() for path in (folder / SWEEP).glob("*/train.log")) == 4
+def begun(folder: Path, runs: int = 4) -> bool:
+    """Whether all runs have played their first iteration."""
+    return sum("iteration 1" in path.read_text() for path in (folder / SWEEP).glob("*/train.log")) == runs
 
 
 @pytest.mark.slow
@@ -201,6 +201,23 @@ def test_ctrl_c_leaves_runs_that_can_be_used(start, tmp_path, group):  # noqa: F
     for name, result in results.items():
         assert result["iterations"] > 0
         assert load_policy(tmp_path / SWEEP / name)([0.0] * 4) in (0, 1)
+
+
+@pytest.mark.slow
+def test_fifty_runs_of_usual_size_are_saved_within_two_seconds_of_sigterm(start, tmp_path):  # noqa: F811
+    grid = ("policy=softmax", "env=cartpole", "sweep.name=s", "seed=range(50)", "hydra.launcher.workers=2")
+    endless = start(*grid, "total_env_steps=100000000", "logging.progress=none")
+    endless.wait_until(lambda: begun(tmp_path, 50))
+    workers = endless.workers
+    endless.signal(signal.SIGTERM)
+    assert own_seconds_to_end(endless.process, helpers=workers) < 2
+    assert endless.end() == 143
+    assert endless.err == ""
+    assert endless.leaves_no_process()
+    results = results_of(tmp_path / SWEEP)
+    assert [result["status"] for result in results.values()] == ["interrupted"] * 50
+    for name, result in results.items():
+        assert checkpoint.load(tmp_path / SWEEP / name)["iterations"] == result["iterations"] > 0
 
 
 @pytest.mark.slow

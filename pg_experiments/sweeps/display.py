@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from pg_experiments.progress import duration
+from pg_experiments.progress import count, duration
 from pg_experiments.sweeps.jobs import Job
 from pg_experiments.sweeps.worker import Task
 
@@ -30,7 +30,9 @@ class SweepStatus:
         jobs, kept: to train in this launch, and complete from an earlier one.
         finished, running, failed: of the jobs.
         env_steps, total_env_steps: of all jobs.
-        seconds: since the launch.
+        seconds, steps_before: since the first report of a worker, and the env steps of that report, so that neither
+            the start of the workers nor what an earlier launch has played counts as speed. Until the second report:
+            since the launch, and 0.
         returns: per setting, the latest mean episode return of every run of it that has one.
     """
 
@@ -42,12 +44,13 @@ class SweepStatus:
     env_steps: int = 0
     total_env_steps: int = 1
     seconds: float = 0.0
+    steps_before: int = 0
     returns: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def env_steps_per_second(self) -> float:
-        """Of all workers together, since the launch."""
-        return self.env_steps / max(self.seconds, 1e-9)
+        """Of all workers together, in `seconds`."""
+        return (self.env_steps - self.steps_before) / max(self.seconds, 1e-9)
 
     @property
     def seconds_left(self) -> float:
@@ -57,11 +60,12 @@ class SweepStatus:
     def line(self) -> str:
         """Everything but the settings in one line."""
         kept = f"{self.kept} kept, " if self.kept else ""
-        left = duration(self.seconds_left) if self.env_steps else "?"
+        known = self.steps_before or self.env_steps >= self.total_env_steps
+        left = duration(self.seconds_left) if known else "?"
         return (
             f"{kept}{self.finished} of {self.jobs} runs finished, {self.running} running, {self.failed} failed | "
-            f"{self.env_steps / 1e6:.2f}M of {self.total_env_steps / 1e6:.2f}M env steps | "
-            f"{self.env_steps_per_second / 1e3:,.0f}k env steps/s | {left} left"
+            f"{count(self.env_steps)} of {count(self.total_env_steps)} env steps | "
+            f"{count(self.env_steps_per_second)} env steps/s | {left} left"
         )
 
     def settings(self) -> list[tuple[str, float, float]]:

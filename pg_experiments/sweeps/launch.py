@@ -110,6 +110,7 @@ class _Launch:
         self.batches: dict[Task, list[Job]] = {}
         self.reports = 0
         self.begin = time.monotonic()
+        self.first: tuple[float, int] | None = None  # when env steps were first reported, and how many
 
     def run(self, plan: Plan) -> dict[int, dict[str, Any]]:
         """Train every batch of the plan."""
@@ -210,7 +211,13 @@ class _Launch:
             self._collect()
 
     def _status(self) -> SweepStatus:
-        return status_of(self.jobs, self.kept, self.batches, self.results, self.begin)
+        status = status_of(self.jobs, self.kept, self.batches, self.results, self.begin)
+        now = time.monotonic()
+        if self.first is None and status.env_steps:
+            self.first = now, status.env_steps
+        if self.first and status.env_steps > self.first[1]:
+            status.seconds, status.steps_before = now - self.first[0], self.first[1]
+        return status
 
 
 def _progress_folder(job: Job) -> Path:
