@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)
-ENV_STEPS = 100_000
+ENV_STEPS = 50_000
 CASES = {
     "16 copies, value network": ("env.num_envs=16",),
     "16 copies, no baseline": ("env.num_envs=16", "baseline=none"),

@@ -45,7 +45,8 @@ def run_job(node: DictConfig) -> float | None:
         (result,) = train([config if alone else resuming(config)], [Path(job.runtime.output_dir)])
     except Interrupted as interrupted:
         resume = again(sys.argv[1:], job.runtime.output_dir) if alone else ""
-        print_summary(interrupted.results[0], own_modules, resume)
+        for result in interrupted.results:
+            print_summary(result, own_modules, resume)
         raise
     except UserError as error:
         if alone:  # Hydra would put a line of its own before ours

@@ -34,7 +34,8 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended the training.
 
     Attributes:
-        results: what every run had reached; their checkpoints are written.
+        results: what every run had reached; their checkpoints are written. Empty when no run had begun: then nothing
+            was written.
         number: of the signal.
     """
 
@@ -87,7 +88,10 @@ def train(
     keep_freed_memory()
     try:
         with heard():
-            return _Training(configs, run_dirs, display).run()
+            try:
+                return _Training(configs, run_dirs, display).run()
+            except Stop as stop:  # before there was anything to save, or for the second time
+                raise Interrupted([], stop.number) from None
     finally:
         torch.set_num_threads(threads)
 

@@ -129,7 +129,7 @@ class Trial:
         if process.exitcode is not None:
             self._end(process, expected=0)
             return False
-        heard = self._log_size() > 0
+        heard = not at_start  # before that, the process may not listen yet, and dies of the signal
         begin = time.monotonic()
         assert process.pid
         os.kill(process.pid, number)

@@ -150,6 +150,22 @@ def test_a_resumed_batch_with_a_new_run_that_is_interrupted_again_loses_none(tmp
     assert [outcome(folder) for folder in dirs] == undisturbed
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_parts_are_made_leaves_the_folders_as_they_were(tmp_path, undisturbed, monkeypatch, number):
+    dirs = folders(tmp_path, 3)
+    interrupted(configs(runs=3), dirs, 2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    load = Batch._load
+    monkeypatch.setattr(Batch, "_load", lambda *_arguments: signal.raise_signal(number))
+    with pytest.raises(Interrupted) as caught:
+        train(configs(runs=3), dirs)
+    assert (caught.value.results, caught.value.number) == ([], number)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    monkeypatch.setattr(Batch, "_load", load)
+    train(configs(runs=3), dirs)
+    assert [outcome(folder) for folder in dirs] == undisturbed
+
+
 def test_interrupted_in_the_first_iteration_a_run_begins_again(tmp_path, undisturbed, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Batch, "iterate", lambda _: signal.raise_signal(signal.SIGTERM))

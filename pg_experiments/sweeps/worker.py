@@ -63,13 +63,16 @@ def train_batch(task: Task) -> list[dict[str, Any]]:
     """Train the runs of a task.
 
     Returns:
-        Per run the content of its `result.json`. Ctrl-C ends it early: status `interrupted`.
+        Per run the content of its `result.json`. Ctrl-C ends it early: status `interrupted`, or, when no run had begun,
+        an `Interrupted`.
     """
     from pg_experiments.training import Interrupted, train
 
     try:
         results = train(task.configs, task.folders, ReportingDisplay(task.report, task.seconds))
     except Interrupted as interrupted:
+        if not interrupted.results:
+            raise
         results = interrupted.results
     except UserError as error:  # such as a folder that cannot be written
         return failed(task, str(error))
