@@ -119,7 +119,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="A sweep of fifty runs beside one run and Stable-Baselines3.")
     parser.add_argument("--quick", action="store_true", help="one repetition instead of five")
-    repetitions = 1 if parser.parse_args().quick else 5
+    parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS, help="of the baseline")
+    options = parser.parse_args()
+    repetitions = 1 if options.quick else 5
     sweeps: dict[tuple[str, int, int], list[Sweep]] = {}
     a2c: dict[int, list[float]] = {1: [], 2: []}
     jobs: list[Sweep] = []
@@ -127,7 +129,8 @@ def main() -> None:
     for _ in range(repetitions):
         for cores in a2c:
             a2c[cores].append(a2c_env_steps_per_second(cores))
-        for name, extra in VARIANTS.items():
+        for name in options.variants:
+            extra = VARIANTS[name]
             for runs, cores, grid in ((1, 1, ("seed=0",)), (50, 1, GRID), (50, 2, GRID)):
                 sweeps.setdefault((name, runs, cores), []).append(run_sweep([*SETTINGS, *extra, *grid], cores))
         tiny = ("policy=softmax", "env=cartpole", "env.num_envs=1", "total_env_steps=1", "evaluation.episodes=1")

@@ -25,9 +25,12 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _fast_tests_check_types(request: pytest.FixtureRequest) -> Iterator[None]:
-    """And the slow ones, which repeat for minutes what the fast ones do once, check none."""
-    if request.node.get_closest_marker("slow") is None:
+def _types_are_checked_where_parts_are_tested(request: pytest.FixtureRequest) -> Iterator[None]:
+    """At every call, which takes longer than the work: so not in the slow tests, nor in those of whole commands.
+
+    A module of the latter says `TYPE_CHECKS = False`: its runs are as in a user's process, which checks none.
+    """
+    if request.node.get_closest_marker("slow") is None and getattr(request.module, "TYPE_CHECKS", True):
         yield
         return
     with without_type_checks():

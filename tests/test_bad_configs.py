@@ -35,6 +35,8 @@ from hypothesis import strategies as st
 from pg_experiments.config import SCHEMAS, Config
 from pg_experiments.train import main
 
+TYPE_CHECKS = False  # see conftest.py
+
 TIMES = int(os.environ.get("PG_EXPERIMENTS_EXAMPLES", "1"))
 SECONDS = 3.0  # of the processor, for one command in process
 KEYS = all_keys()

@@ -9,6 +9,8 @@ import torch
 from pg_experiments import UserError, checkpoint, compose, load_policy, train
 from pg_experiments.checkpoint import BEST, LAST, DamagedError
 
+TYPE_CHECKS = False  # see conftest.py
+
 TINY = (
     "policy=softmax",
     "env=cartpole",

@@ -18,6 +18,8 @@ from pg_experiments.evaluate import main as evaluate_main
 from pg_experiments.train import main as train_main
 from pg_experiments.training import train
 
+TYPE_CHECKS = False  # see conftest.py
+
 TINY = ("env.num_envs=4", "total_env_steps=400", "evaluation.episodes=3", "logging.progress=none")
 SOFTMAX_ON_GYMNASIUM = ("policy=softmax", "env=gymnasium")
 TORCH = "optimizer=torch"

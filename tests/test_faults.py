@@ -34,6 +34,8 @@ from pg_experiments.config import config_sha256, differences
 from pg_experiments.envs.time_limit import TookTooLong
 from pg_experiments.run_folder import RunFolder
 
+TYPE_CHECKS = False  # see conftest.py
+
 SWEEP = Path("outputs") / "sweeps" / "s"
 FLAGS = ("--config-dir", "parts")
 

@@ -13,6 +13,8 @@ from pg_experiments.config import SCHEMAS
 from pg_experiments.evaluate import main as evaluate
 from pg_experiments.train import main
 
+TYPE_CHECKS = False  # see conftest.py
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 SMALL = ["total_env_steps=40", "env.num_envs=2", "evaluation.episodes=2", "logging.progress=none"]

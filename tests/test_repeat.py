@@ -21,6 +21,8 @@ from pg_experiments.saved_config import SAVED
 from pg_experiments.train import main
 from pg_experiments.training import Interrupted
 
+TYPE_CHECKS = False  # see conftest.py
+
 TINY = ("policy=softmax", "env=cartpole", "env.num_envs=3", "env.max_episode_steps=15", "logging.progress=none")
 SMALL = (
     *TINY,

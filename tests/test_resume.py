@@ -17,6 +17,8 @@ from pg_experiments.batch import Batch
 from pg_experiments.interruption import Stop, forget, heard, unbroken
 from pg_experiments.training import Interrupted
 
+TYPE_CHECKS = False  # see conftest.py
+
 TINY = (
     "policy=softmax",
     "env=cartpole",

@@ -24,6 +24,8 @@ from pg_experiments.saved_config import load_config
 from pg_experiments.train import main as train_main
 from pg_experiments.training import train
 
+TYPE_CHECKS = False  # see conftest.py
+
 TINY = ("env.num_envs=4", "evaluation.episodes=3", "logging.progress=none", "policy.hidden_sizes=[8]")
 NUMBERS = ("optimizer.lr=0.004", "optimizer.schedule=constant", "env.gamma=0.8")
 THREE_ITERATIONS = (*TINY, *NUMBERS, "total_env_steps=2400")  # of 4 episodes with 200 steps

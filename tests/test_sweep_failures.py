@@ -21,6 +21,8 @@ from sweeping import (  # noqa: F401 - fixtures
 from pg_experiments import compose, load_policy, train
 from pg_experiments.sweeps.launch import launch_jobs
 
+TYPE_CHECKS = False  # see conftest.py
+
 SWEEP = Path("outputs") / "sweeps" / "s"
 FLAGS = ("--config-dir", "parts")
 

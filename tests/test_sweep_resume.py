@@ -23,6 +23,8 @@ from sweeping import (  # noqa: F401 - fixtures
 
 from pg_experiments import checkpoint, load_policy
 
+TYPE_CHECKS = False  # see conftest.py
+
 SWEEP = Path("outputs") / "sweeps" / "s"
 
 

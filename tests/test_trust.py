@@ -27,6 +27,8 @@ from pg_experiments.seal import COMMENT, with_seal
 from pg_experiments.summary import print_summary
 from pg_experiments.trust import check_trust, imports_from_elsewhere, modules_to_trust
 
+TYPE_CHECKS = False  # see conftest.py
+
 TINY = ("env.num_envs=2", "total_env_steps=1", "evaluation.episodes=2", "logging.progress=none")
 SMALL = (*TINY, "logging.tensorboard=false", "policy.hidden_sizes=[5]", "baseline.hidden_sizes=[5]")
 LAST = Path("checkpoints") / "last.pt"
