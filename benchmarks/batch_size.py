@@ -1,6 +1,6 @@
 """What a run costs in batches of different sizes, on one core: draws docs/batch_size.png.
 
-    python benchmarks/batch_size.py    # about ten minutes
+    python benchmarks/batch_size.py    # about five minutes
 
 Every size is a process of its own, so that its peak memory is its own. The limit of a batch when
 `hydra.launcher.max_runs_per_batch` is not given (`pg_experiments/sweeps/sizing.py`) is read off this curve.
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)
-ENV_STEPS = 50_000
+ENV_STEPS = 30_000
 CASES = {
     "16 copies, value network": ("env.num_envs=16",),
     "16 copies, no baseline": ("env.num_envs=16", "baseline=none"),

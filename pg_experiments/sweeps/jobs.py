@@ -1,6 +1,7 @@
 """The jobs of a sweep, composed as Hydra composes them, but in a few milliseconds each. Imports no torch."""
 
 import copy
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ class Composer:
         self._loader = loader
         self._master = master
         self._separators = master.hydra.job.config.override_dirname
-        self._bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+        self._bases: dict[tuple[str, ...], tuple[DictConfig, bytes]] = {}
         self._parser = OverridesParser.create(config_loader=loader)
         self.sweep_dir = Path(str(master.hydra.sweep.dir)).resolve()
 
@@ -121,9 +122,9 @@ class Composer:
             rest = copy.deepcopy(base)
             with open_dict(rest):
                 rest.pop("hydra")
-            self._bases[key] = base, rest
-        base, rest = self._bases[key]
-        return base, copy.deepcopy(rest)
+            self._bases[key] = base, pickle.dumps(rest)
+        base, pickled = self._bases[key]
+        return base, pickle.loads(pickled)  # our own bytes, and three times as fast as another deepcopy
 
     def _varied(self, parsed: list[Override], without: Sequence[str], item_separator: str, key_separator: str) -> str:
         """The overrides that the sweep varies, in one line, as Hydra's `override_dirname`."""

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pg_experiments.composition import one_line
 from pg_experiments.errors import ConfigError, RunFailedError, UserError
+from pg_experiments.memory import seldom_collected
 from pg_experiments.report import report
 from pg_experiments.reports.sweep_events import write_sweep_events
 from pg_experiments.sweeps.backends.interface import check as check_launcher
@@ -26,6 +27,7 @@ from pg_experiments.sweeps.grouping import check_parts
 from pg_experiments.sweeps.jobs import Composer, Job
 
 
+@seldom_collected()
 def sweep(
     context: HydraContext, master: DictConfig, launcher: Launcher, arguments: Sequence[str], chunk: int | None
 ) -> list[list[JobReturn]]:
