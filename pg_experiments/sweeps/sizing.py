@@ -5,7 +5,7 @@ from pg_experiments.envs.interface import DiscreteActions
 from pg_experiments.runs import build, num_envs, stack
 from pg_experiments.sizing import available_bytes, parameter_bytes
 
-MOST_RUNS = 50  # beyond it a run becomes no cheaper: measured by benchmarks/batch_size.py
+MOST_RUNS = 100  # with 200 a run is no cheaper: measured by benchmarks/batch_size.py
 MEMORY_SHARE = 0.5  # of what is available, for all workers together
 WORKER_BYTES = 300e6  # of a worker before its first run
 
