@@ -29,6 +29,7 @@ from hydra.types import RunMode
 
 from pg_experiments import compose, train
 from pg_experiments.composition import conf_dir, register
+from pg_experiments.memory import seldom_collected
 from pg_experiments.sweeps.jobs import Composer, Job, write_hydra_folder
 from pg_experiments.sweeps.sizing import MOST_RUNS
 
@@ -115,7 +116,7 @@ def _command(arguments: list[str], folder: Path, twice: bool = False) -> float:
 
 
 def _composed(folder: Path) -> tuple[float, list[Job]]:
-    with _hydra():
+    with _hydra(), seldom_collected():
         loader = GlobalHydra.instance().config_loader()
         given = [*SETTINGS, f"hydra.sweep.dir={folder / 'composed'}"]
         composer = Composer(loader, loader.load_configuration("config", given, RunMode.MULTIRUN))

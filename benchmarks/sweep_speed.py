@@ -141,12 +141,12 @@ def main() -> None:
         print(f"Stable-Baselines3 A2C, 16 envs x 32 steps, {cores} cores: {statistics.median(speeds):,.0f} env steps/s")
     header = f"{'':32}{'runs':>5}{'cores':>6}{'training s':>11}{'x one run':>10}{'env steps/s':>12}{'x A2C':>7}"
     print(f"{header}{'command s':>11}{'peak MB':>9}")
-    for (name, runs, cores), done in sweeps.items():
-        seconds = statistics.median(one.training_seconds for one in done)
+    for (name, runs, cores), goes in sweeps.items():
+        seconds = statistics.median(one.training_seconds for one in goes)
         alone = statistics.median(one.training_seconds for one in sweeps[name, 1, 1])
-        speed = statistics.median(one.env_steps / one.training_seconds for one in done)
-        command = statistics.median(one.command_seconds for one in done)
-        peak = statistics.median(one.peak_bytes for one in done) / 1e6
+        speed = statistics.median(one.env_steps / one.training_seconds for one in goes)
+        command = statistics.median(one.command_seconds for one in goes)
+        peak = statistics.median(one.peak_bytes for one in goes) / 1e6
         print(
             f"{name:32}{runs:5}{cores:6}{seconds:11.2f}{seconds / alone:10.1f}{speed:12,.0f}"
             f"{speed / statistics.median(a2c[cores]):7.1f}{command:11.2f}{peak:9,.0f}"

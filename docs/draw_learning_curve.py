@@ -35,7 +35,7 @@ def main() -> None:
     figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
     axes.plot(env_steps, returns.T, color="#2a6f97", linewidth=0.8, alpha=0.3)
     axes.plot(env_steps, returns.mean(0), color="#014f86", linewidth=2.2, label=f"mean of {len(rows)} seeds")
-    axes.axhline(-200, color="#e8452c", linewidth=1, linestyle="--", label="-200: solved")
+    axes.axhline(-200, color="#e8452c", linewidth=1, linestyle="--", label="-200")
     axes.set(
         title="REINFORCE, Gaussian policy, Pendulum: the defaults",
         xlabel="env steps in millions",

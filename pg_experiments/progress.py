@@ -1,6 +1,6 @@
 """What a person sees while runs train."""
 
-import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Status:
         iteration: that half of the runs have completed.
         env_steps, total_env_steps: of all runs together.
         returns: per run of the batch, the latest mean episode return; NaN before the first.
-        running, failed: how many runs still train, and how many have failed.
+        running, failed: how many runs still train or wait for their evaluation, and how many have failed.
         return_mean: mean episode return of the latest iteration, over the runs that it was of.
         entropy: of the policies, nats per action.
         env_steps_per_second: of all runs together, since the start.
@@ -96,10 +96,7 @@ class PlainDisplay:
             self._print(self._last.line())
 
     def _print(self, line: str) -> None:
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:  # nobody reads on, but the training goes on
-            self._next = math.inf
+        say(line)
 
 
 class RichDisplay:
@@ -162,3 +159,11 @@ def count(number: float) -> str:
     if number < 1e3:
         return f"{number:.0f}"
     return f"{number / 1e3:.0f}k" if number < 1e6 else f"{number / 1e6:.2f}M"
+
+
+def say(text: str) -> None:
+    """Print a line at once; when nobody reads on, as behind `| head`, the work goes on without a word."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -81,8 +81,9 @@ def train(
     """
     if not configs:
         raise UserError("train needs at least one config")
-    if run_dirs is not None and len({Path(folder).resolve() for folder in run_dirs}) != len(configs):
-        raise UserError(f"train needs one folder per run: {len(configs)} configs, {len(set(run_dirs))} folders")
+    folders = {Path(folder).resolve() for folder in run_dirs or []}
+    if run_dirs is not None and not len(run_dirs) == len(folders) == len(configs):
+        raise UserError(f"train needs one folder per run: {len(configs)} configs, {len(folders)} different folders")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # with more, sums are split by size and a run would depend on its neighbours
     keep_freed_memory()
@@ -353,15 +354,17 @@ class _Training:
     def _show(self, iteration: Iteration) -> None:
         """Hand the display where every run is."""
         played = self._env_steps()
+        failed = {run: result for run, result in self.results.items() if result.status == "failed"}
+        lost = sum(self.configs[run].total_env_steps - result.env_steps for run, result in failed.items())
         assert self.display is not None
         self.display.show(
             Status(
                 iteration=sorted(self.batch.iterations)[len(self.configs) // 2],
                 env_steps=played,
-                total_env_steps=sum(config.total_env_steps for config in self.configs),
-                returns=list(self.returns),
-                running=len(self.batch.active),
-                failed=sum(result.status == "failed" for result in self.results.values()),
+                total_env_steps=sum(config.total_env_steps for config in self.configs) - lost,
+                returns=[math.nan if run in failed else value for run, value in enumerate(self.returns)],
+                running=len(self.batch.active) + len(self.waiting),
+                failed=len(failed),
                 return_mean=float(iteration.episodes.episode_return.mean((0, 1))),
                 entropy=float(iteration.metrics["policy/entropy"].mean(0)),
                 env_steps_per_second=(played - self.resumed_steps) / max(self.training_seconds, 1e-9),

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -193,6 +194,21 @@ def test_a_worker_that_is_killed_is_replaced_and_its_runs_are_trained_again(star
     assert f"a worker is lost: {reason}" in running.out
     expected = {f"seed={seed}": alone("total_env_steps=20000", f"seed={seed}") for seed in range(4)}
     assert hashes_of(tmp_path / SWEEP) == expected
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_when_nobody_reads_its_output_any_more(tmp_path):
+    command = [sys.executable, "-m", "pg_experiments.train", "-m", *TINY, "sweep.name=s", "seed=0,1"]
+    tiny = [*command, "total_env_steps=20000", "logging.progress=plain"]
+    with subprocess.Popen(tiny, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("2 jobs in 1 group")
+        process.stdout.close()
+        assert process.stderr
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert {result["status"] for result in results_of(tmp_path / SWEEP).values()} == {"completed"}
+    assert (tmp_path / SWEEP / "sweep.png").exists()
 
 
 # --- folders that cannot be written -----------------------------------------------------------------------------------

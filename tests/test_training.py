@@ -84,8 +84,11 @@ def test_a_folder_that_holds_a_run_is_not_used_again(tmp_path):
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path):
+    for dirs in ([tmp_path, tmp_path], [tmp_path, tmp_path / "." / "x" / ".."]):
+        with pytest.raises(UserError, match="one folder per run: 2 configs, 1 different folders"):
+            train(configs(50, 50), dirs)
     with pytest.raises(UserError, match="one folder per run"):
-        train(configs(50, 50), [tmp_path, tmp_path])
+        train(configs(50), [tmp_path / "a", tmp_path / "a"])
 
 
 def test_evaluations_do_not_wait_for_a_logged_iteration(tmp_path):

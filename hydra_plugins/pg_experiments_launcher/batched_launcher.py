@@ -18,7 +18,7 @@ class BatchedLauncherConf:
     Attributes:
         workers: processes, or tasks of a cluster at a time; None: one per physical core, on a cluster as many as fit.
         max_runs_per_batch: runs that one program trains at once; None: chosen from the memory, at most
-            50.
+            100.
         backend: `processes` on this machine, `ray` on a Ray cluster, `submitit` on Slurm.
         retries: how often a run whose worker died with it alone is tried again; larger batches come back in halves.
         ray: for `ray.init`, and `remote` for the options of its tasks.

@@ -59,7 +59,7 @@ class ValueNetwork:
             return network_gradients(self.network, learner.parameters, packing, experience.observation, loss_gradient)
 
         norm, _ = learner.step(gradients(), progress)
-        values_before = values.clone()
+        values_before = values.clone()  # the other updates write into it, too
         for _ in range(self.updates_per_iteration - 1):
             learner.step(gradients(), progress)
         mean_square_error = packing.mean((values_before - returns).square())

@@ -127,7 +127,7 @@ class MLP:
         """Gradients for the input (where asked for), and for every weight and bias.
 
         Args:
-            layers, values: given to and by `forward`; hidden values may be changed.
+            layers, values: given to and by `forward`.
             gradient: of the output.
         """
         of_x: Tensor | None = pad_to_lane(gradient, -2)

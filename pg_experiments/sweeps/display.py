@@ -14,11 +14,11 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from pg_experiments.progress import count, duration
+from pg_experiments.progress import count, duration, say
 from pg_experiments.sweeps.jobs import Job
 from pg_experiments.sweeps.worker import Task
 
-PLAIN_SECONDS = 5.0
+FIRST_LINE_SECONDS, PLAIN_SECONDS = 1.0, 5.0  # until the first plain line, and between two
 MOST_ROWS = 20  # settings that the display shows
 
 
@@ -65,7 +65,7 @@ class SweepStatus:
         return (
             f"{kept}{self.finished} of {self.jobs} runs finished, {self.running} running, {self.failed} failed | "
             f"{count(self.env_steps)} of {count(self.total_env_steps)} env steps | "
-            f"{count(self.env_steps_per_second)} env steps/s | {left} left"
+            f"{count(self.env_steps_per_second) if known else '?'} env steps/s | {left} left"
         )
 
     def settings(self) -> list[tuple[str, float, float]]:
@@ -121,7 +121,7 @@ class SweepDisplay:
     def __init__(self, kind: str) -> None:
         self._live = Live(refresh_per_second=4) if kind == "rich" or (kind == "auto" and sys.stdout.isatty()) else None
         self._plain = self._live is None and kind != "none"
-        self._next = time.monotonic() + 1.0
+        self._next = time.monotonic() + FIRST_LINE_SECONDS
         if self._live:
             self._live.start()
 
@@ -130,7 +130,7 @@ class SweepDisplay:
             self._live.update(_drawn(status))
         elif self._plain and time.monotonic() >= self._next:
             self._next = time.monotonic() + PLAIN_SECONDS
-            print(self._text(status), flush=True)
+            say(self._text(status))
 
     def close(self, status: SweepStatus) -> None:
         """Show the last status and let go of the terminal."""
@@ -138,7 +138,7 @@ class SweepDisplay:
             self._live.update(_drawn(status))
             self._live.stop()
         elif self._plain:
-            print(self._text(status), flush=True)
+            say(self._text(status))
 
     def _text(self, status: SweepStatus) -> str:
         best = status.settings()[:1]

@@ -16,6 +16,8 @@ from omegaconf import DictConfig
 
 from pg_experiments.config import resuming
 from pg_experiments.errors import ConfigError, RunFailedError, ctrl_c_stays_itself, first_line
+from pg_experiments.memory import seldom_collected
+from pg_experiments.progress import say
 from pg_experiments.results import read_result
 from pg_experiments.sweeps.backends.interface import Backend, Results, WorkerDiedError, make_backend
 from pg_experiments.sweeps.display import SweepDisplay, SweepStatus, status_of
@@ -47,8 +49,9 @@ def launch(
     composer = Composer(context.config_loader, master)
     first = first_number * max(1, len(seeds))
     different = dict.fromkeys(tuple(overrides) for overrides in runs)  # a search may ask for the same trial twice
-    jobs = [composer(overrides, first + index) for index, overrides in enumerate(different)]
-    check_parts(jobs)
+    with seldom_collected():
+        jobs = [composer(overrides, first + index) for index, overrides in enumerate(different)]
+        check_parts(jobs)
     answer_of = dict(zip(different, launch_jobs(jobs, settings), strict=True))
     answers = [answer_of[tuple(overrides)] for overrides in runs]
     if not seeds:
@@ -79,7 +82,7 @@ def launch_jobs(jobs: Sequence[Job], settings: Mapping[str, Any], kept: int = 0)
     try:
         plan = plan_for(jobs, settings, backend.spread, backend.per_machine)
         plan = replace(plan, workers=min(backend.workers, len(plan.batches)))
-        print(plan.line(), flush=True)
+        say(plan.line())
         results = _Launch(jobs, backend, settings["retries"], kept).run(plan)
     finally:
         backend.close()
@@ -198,13 +201,13 @@ class _Launch:
                 return []
         if left:
             runs = f"its {len(left)} unfinished runs" if len(left) > 1 else left[0].name
-            print(f"a worker is lost: {error}; {runs} will be trained again", flush=True)
+            say(f"a worker is lost: {error}; {runs} will be trained again")
         half = -(-len(left) // 2)
         return [part for part in (left[:half], left[half:]) if part]
 
     def _stop(self) -> None:
         """Let all workers save what they have; a second Ctrl-C leaves at once."""
-        print("stopping: the runs save what they have; Ctrl-C again leaves at once", flush=True)
+        say("stopping: the runs save what they have; Ctrl-C again leaves at once")
         self.stopping = True
         self.backend.stop()
         while self.tasks:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from pg_experiments.composition import one_line
 from pg_experiments.errors import ConfigError, RunFailedError, UserError
 from pg_experiments.memory import seldom_collected
+from pg_experiments.progress import say
 from pg_experiments.report import report
 from pg_experiments.reports.sweep_events import write_sweep_events
 from pg_experiments.sweeps.backends.interface import check as check_launcher
@@ -27,7 +28,6 @@ from pg_experiments.sweeps.grouping import check_parts
 from pg_experiments.sweeps.jobs import Composer, Job
 
 
-@seldom_collected()
 def sweep(
     context: HydraContext, master: DictConfig, launcher: Launcher, arguments: Sequence[str], chunk: int | None
 ) -> list[list[JobReturn]]:
@@ -48,7 +48,8 @@ def sweep(
         RunFailedError: at the end, when a run failed.
     """
     overrides = _parsed(context, arguments)
-    jobs = check_jobs(context.config_loader, master, overrides)
+    with seldom_collected():
+        jobs = check_jobs(context.config_loader, master, overrides)
     sweep_dir = Path(str(master.hydra.sweep.dir))
     swept = [_varied_name(override) for override in overrides if override.is_sweep_override()]
     check_unchanged(sweep_dir, jobs, swept)
@@ -70,7 +71,7 @@ def sweep(
         if any(job.config.logging.tensorboard for job in missing):
             write_sweep_events(sweep_dir, [job.config for job in jobs])
         if kept:
-            print(f"{len(kept)} of {len(jobs)} jobs are complete already in {sweep_dir} and are kept", flush=True)
+            say(f"{len(kept)} of {len(jobs)} jobs are complete already in {sweep_dir} and are kept")
         size = chunk or max(1, len(missing))
         try:
             for first in range(0, len(missing), size):
@@ -83,12 +84,12 @@ def sweep(
                     returns.append(list(launcher.launch([job.overrides for job in part], initial_job_idx=first)))
         except KeyboardInterrupt:
             again = "" if master.sweep.name else f" with hydra.sweep.dir={sweep_dir}"
-            print(f"interrupted; the same command{again} finishes what is missing", flush=True)
+            say(f"interrupted; the same command{again} finishes what is missing")
             raise
         try:
             report(sweep_dir)
         except (OSError, UserError) as error:  # a full disk, or nothing left to report on
-            print(f"no report on {sweep_dir}: {error}", flush=True)
+            say(f"no report on {sweep_dir}: {error}")
     _raise_for_failures(missing, [answer for launch in returns for answer in launch])
     return returns
 
@@ -152,7 +153,7 @@ def _raise_for_failures(jobs: Sequence[Job], answers: Sequence[JobReturn]) -> No
         if answer.status != JobStatus.COMPLETED
     }
     if reasons:
-        print(f"\n{len(reasons)} of {len(jobs)} runs failed:")
+        say(f"\n{len(reasons)} of {len(jobs)} runs failed:")
         for name, reason in reasons.items():
-            print(f"  {name}: {reason}")
+            say(f"  {name}: {reason}")
         raise RunFailedError(f"{len(reasons)} runs failed")

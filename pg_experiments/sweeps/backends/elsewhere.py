@@ -64,18 +64,18 @@ def train_elsewhere(remote: RemoteTask) -> list[dict[str, Any]]:
     sys.path += [path for path in remote.python_path if path not in sys.path]
     if missing := _unseen(task):
         return failed(task, f"{missing}: is not seen on {socket.gethostname()}; all machines must share this folder")
-    done: dict[int, dict[str, Any]] = {}
+    complete: dict[int, dict[str, Any]] = {}
     for run, (config, folder) in enumerate(zip(task.configs, task.folders, strict=True)):
         result = read_result(folder)
         if result and result.get("status") == "completed" and result.get("config_sha256") == config_sha256(config):
-            done[run] = result
+            complete[run] = result
         else:
             make_ready(folder, config)
-    left = [run for run in range(len(task.configs)) if run not in done]
+    left = [run for run in range(len(task.configs)) if run not in complete]
     if left:
         part = replace(task, configs=[task.configs[run] for run in left], folders=[task.folders[run] for run in left])
-        done |= dict(zip(left, _train(replace(part, seconds=REPORT_SECONDS), remote.stop_file), strict=True))
-    return [done[run] for run in range(len(task.configs))]
+        complete |= dict(zip(left, _train(replace(part, seconds=REPORT_SECONDS), remote.stop_file), strict=True))
+    return [complete[run] for run in range(len(task.configs))]
 
 
 def interrupted(task: Task) -> list[dict[str, Any]]:
