@@ -6,6 +6,7 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import signal
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -73,15 +74,17 @@ class Processes:
         return outer
 
     def stop(self) -> None:
-        self._signal(signal.SIGINT)
+        self._signal(self._busy, signal.SIGINT)
 
     def close(self) -> None:
-        self._signal(signal.SIGKILL)
+        # the idle ones too: asked by their queue to end, they may miss it when this process is itself one of
+        # multiprocessing's, whose end closes the queues first; then both would wait for ever
+        self._signal([*self._free, *self._busy], signal.SIGKILL)
         for pool in [*self._free, *self._busy]:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _signal(self, number: int) -> None:
-        for pool in list(self._busy):
+    def _signal(self, pools: Sequence[ProcessPoolExecutor], number: int) -> None:
+        for pool in list(pools):
             for pid in list(pool._processes or {}):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
