@@ -156,9 +156,9 @@ def duration(seconds: float) -> str:
 
 def count(number: float) -> str:
     """A number of steps as `950`, `12k` or `3.40M`."""
-    if number < 1e3:
+    if number < 999.5:
         return f"{number:.0f}"
-    return f"{number / 1e3:.0f}k" if number < 1e6 else f"{number / 1e6:.2f}M"
+    return f"{number / 1e3:.0f}k" if number < 999_500 else f"{number / 1e6:.2f}M"
 
 
 def say(text: str) -> None:

@@ -163,6 +163,13 @@ class Rollout:
         reward = torch.where(running, reward, 0.0)
         return runs, episodes, Trajectory(observation, action, reward, terminated, truncated, running)
 
+    def drop(self, run: int) -> None:
+        """Forget a run's episodes: it will not be taken."""
+        if run in self.finished:
+            self.finished.remove(run)
+        elif run in self.playing:
+            self._go_on_with([other for other in self.playing if other != run])
+
     def _reset(self, runs: Sequence[int], noise: Tensor) -> tuple[EnvState, Tensor]:
         """Reset the copies of some runs; what their environment does wrong is told with its run."""
         try:
@@ -229,13 +236,6 @@ class Rollout:
         for grid, old in zip(grids, self._grid, strict=False):
             grid[:, :before] = old
         self._grid = grids
-
-    def drop(self, run: int) -> None:
-        """Forget a run's episodes: it will not be taken."""
-        if run in self.finished:
-            self.finished.remove(run)
-        elif run in self.playing:
-            self._go_on_with([other for other in self.playing if other != run])
 
     def _let_leave(self) -> None:
         """Runs none of whose copies plays any more have finished."""

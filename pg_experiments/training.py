@@ -34,8 +34,8 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended the training.
 
     Attributes:
-        results: what every run had reached; their checkpoints are written. Empty when no run had begun: then nothing
-            was written.
+        results: what every run had reached; their checkpoints are written. Empty when no run had begun, with nothing
+            written, and after a second signal, which leaves at once, with whatever was written before.
         number: of the signal.
     """
 

@@ -13,8 +13,17 @@ from pg_experiments.envs.cartpole import CartPole
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
 from pg_experiments.envs.navigation import Navigation
 from pg_experiments.metrics import explained_variance
-from pg_experiments.packing import BLOCK_SIZES, SAMPLES_AT_ONCE, Packing, Pass, block_sizes, gradients
+from pg_experiments.packing import (
+    BLOCK_SIZES,
+    SAMPLES_AT_ONCE,
+    Packing,
+    Pass,
+    block_sizes,
+    gradients,
+    network_gradients,
+)
 from pg_experiments.policies.gaussian import Gaussian
+from pg_experiments.policies.networks import ACTIVATIONS, MLP
 from pg_experiments.policies.softmax import Softmax, TabularSoftmax
 from pg_experiments.returns import rewards_to_go
 from pg_experiments.rollout import CHUNK, WINDOW, Episodes, Rollout, Trajectory, play_episodes
@@ -204,6 +213,40 @@ def test_gradients_over_blocks_equal_plain_autograd(counts: list[int]) -> None:
         plain = torch.tanh(seen @ own["a"] + own["b"]).square().sum((0, 1))
         for name, expected in zip(own, torch.autograd.grad(plain, list(own.values())), strict=True):
             torch.testing.assert_close(found[name][run], expected, rtol=1e-11, atol=1e-11)
+
+
+PLAIN = {"relu": torch.relu, "tanh": torch.tanh, "elu": torch.nn.functional.elu, "sigmoid": torch.sigmoid}
+
+
+def test_every_activation_has_a_plain_one_to_be_compared_with() -> None:
+    assert set(PLAIN) == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden_sizes", [(), (5, 3), (20, 64)])
+@pytest.mark.parametrize("outputs", [1, 3, 17])
+def test_gradients_without_a_graph_are_those_of_torch_through_a_plain_network(
+    activation: str, hidden_sizes: tuple[int, ...], outputs: int
+) -> None:
+    counts = [1, 65, 700]
+    running = ragged(counts)
+    packing = Packing.of(running, torch.float64)
+    network = MLP(3, hidden_sizes, outputs, activation, 1.0)
+    parameters = network.init([Generator().manual_seed(run) for run in range(len(counts))], torch.float64)
+    x = random_numbers(*running.shape, 3)
+    slopes = random_numbers(*running.shape, outputs, seed=SEED + 1)  # the loss is their product with the output
+    packed = packing.pack(slopes) * packing.weight[:, None]
+    found = network_gradients(network, parameters, packing, packing.pack(x), lambda _output, blocks: blocks.of(packed))
+    for run in range(len(counts)):
+        own = {name: parameter[run].clone().requires_grad_() for name, parameter in parameters.items()}
+        value = x[run][running[run]]
+        for layer in range(len(hidden_sizes)):
+            value = PLAIN[activation](value @ own[f"layer{layer}.weight"] + own[f"layer{layer}.bias"])
+        last = f"layer{len(hidden_sizes)}"
+        output = value @ own[f"{last}.weight"] + own[f"{last}.bias"]
+        expected = torch.autograd.grad((output * slopes[run][running[run]]).sum(), list(own.values()))
+        for name, gradient in zip(own, expected, strict=True):
+            torch.testing.assert_close(found[name][run], gradient, rtol=1e-11, atol=1e-11)
 
 
 # --- rollouts ---------------------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ class ValueNetwork:
         values = torch.zeros_like(returns)
 
         def loss_gradient(predicted: Float[Tensor, "blocks size 1"], blocks: Pass) -> Float[Tensor, "blocks size 1"]:
+            """2 (V(s) - G) / number of samples of the run, and 0 at what only fills up a block."""
             blocks.of(values).copy_(predicted[..., 0])
             error = (predicted[..., 0] - blocks.of(returns)) * blocks.of(packing.weight)
             return (error * 2 * share[blocks.rows, None])[..., None]
