@@ -243,7 +243,8 @@ def test_a_number_and_an_interpolation_with_its_value_are_the_same(tmp_path):
 def test_what_belongs_to_an_environment_is_no_setting_of_its_own(tmp_path):
     for env, policy in (("pendulum", "gaussian"), ("cartpole", "softmax")):
         for rate in ("0.1", "0.2"):
-            write_run(tmp_path / f"{env}{rate}", f"policy={policy}", f"env={env}", f"optimizer.lr={rate}")
+            run = (f"policy={policy}", f"env={env}", f"optimizer.lr={rate}")
+            write_run(tmp_path / f"{env}{rate}", *run, evaluation=float(rate))
     assert labels(tmp_path)[1] == [
         "env=CartPole, policy=Softmax, optimizer.lr=0.1",
         "env=CartPole, policy=Softmax, optimizer.lr=0.2",
@@ -251,6 +252,15 @@ def test_what_belongs_to_an_environment_is_no_setting_of_its_own(tmp_path):
         "env=Pendulum, policy=Gaussian, optimizer.lr=0.2",
     ]
     assert table_of(compared(tmp_path)).count("★") == 3  # the best of each environment, and the explanation
+
+
+def test_settings_that_share_the_highest_mean_are_all_marked(tmp_path):
+    for rate, value in (("0.1", 500.0), ("0.2", 500.0), ("0.3", 499.0)):
+        run = ("policy=softmax", "env=cartpole", f"optimizer.lr={rate}")
+        write_run(tmp_path / rate, *run, evaluation=value)
+    table = table_of(compared(tmp_path))
+    assert table.count("★") == 3  # two settings and the explanation
+    assert "of its environment" not in table
 
 
 def test_the_same_run_in_two_folders_counts_once_and_is_named(sweep, tmp_path_factory, capsys):

@@ -35,12 +35,13 @@ def print_table(comparison: Comparison, console: Console) -> None:
 
 
 def best_settings(comparison: Comparison) -> list[Setting]:
-    """Of every task with more than one evaluated setting, the one with the highest mean."""
+    """Of every task with more than one evaluated setting, the one with the highest mean, or all that share it."""
     best = []
     for task in dict.fromkeys(setting.task for setting in comparison.settings):
         rivals = [(found.mean, s) for s in comparison.settings if s.task == task and (found := score(s)) is not None]
         if len(rivals) > 1:
-            best.append(max(rivals, key=lambda rival: rival[0])[1])
+            highest = max(mean for mean, _ in rivals)
+            best += [setting for mean, setting in rivals if mean == highest]
     return best
 
 
@@ -58,7 +59,8 @@ def caption(comparison: Comparison) -> str:
     if any(setting.missing() for setting in comparison.settings):
         lines.append("Means are over the completed runs only.")
     if best_settings(comparison):
-        lines.append(f"{BEST} highest mean{' of its environment' if len(best_settings(comparison)) > 1 else ''}.")
+        tasks = {setting.task for setting in best_settings(comparison)}
+        lines.append(f"{BEST} highest mean{' of its environment' if len(tasks) > 1 else ''}.")
     return " ".join(lines)
 
 
