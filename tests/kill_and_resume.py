@@ -177,7 +177,7 @@ class Trial:
             return
         for own, other in zip(self.runs(), reference.runs(), strict=True):
             found, expected = outcome(own), outcome(other)
-            self.problems += [f"{own.name}: {key} differs" for key in expected if found[key] != expected[key]]
+            self.problems += [f"{own.name}: {key} differs" for key in expected if found.get(key) != expected[key]]
 
 
 def outcome(run_dir: Path) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def test_training_refuses_runs_of_different_structure_and_names_key_and_values(t
 def test_training_needs_at_least_one_config_and_a_folder_for_each(tmp_path):
     with pytest.raises(UserError, match="at least one config"):
         train([])
-    with pytest.raises(UserError, match="1 configs, 2 folders"):
+    with pytest.raises(UserError, match="1 configs, 2 different folders"):
         train([compose(*TINY)], [tmp_path / "0", tmp_path / "1"])
 
 

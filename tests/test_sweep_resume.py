@@ -22,6 +22,7 @@ from sweeping import (  # noqa: F401 - fixtures
 )
 
 from pg_experiments import checkpoint, load_policy
+from pg_experiments.sweeps import launch
 
 TYPE_CHECKS = False  # see conftest.py
 
@@ -56,6 +57,20 @@ def test_a_complete_sweep_trains_nothing(sweep, tmp_path):  # noqa: F811
     assert ended.code == 0
     assert "2 of 2 jobs are complete already" in ended.out
     assert {name: content_of(folder) for name, folder in folders_of(tmp_path / SWEEP).items()} == before
+
+
+def test_what_the_workers_of_a_killed_launcher_reported_is_not_taken_for_a_report(sweep, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(launch, "POLL_SECONDS", 0.0)  # the display looks before the workers have reported
+    reports = tmp_path / SWEEP / ".progress"
+    reports.mkdir(parents=True)
+    for number in range(1, 5):
+        status = {"env_steps": 10**9, "running": 7, "failed": 5, "returns": [123456.0] * 7}
+        (reports / f"{number}.json").write_text(json.dumps(status))
+    ended = sweep("seed=range(2)", "logging.progress=plain")
+    assert ended.code == 0
+    assert "123456" not in ended.out
+    assert "2 of 2 runs finished, 0 running, 0 failed" in ended.out
+    assert not reports.exists()
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", "", None])

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -112,6 +113,7 @@ class _Launch:
         self.tasks: dict[Future[Results], Task] = {}
         self.batches: dict[Task, list[Job]] = {}
         self.reports = 0
+        self.name = uuid.uuid4().hex  # no report of a killed launch, or of a worker that outlived it, is one of this
         self.begin = time.monotonic()
         self.first: tuple[float, int] | None = None  # when env steps were first reported, and how many
 
@@ -151,7 +153,7 @@ class _Launch:
         with suppress(OSError):  # without it only the display knows less
             reports.mkdir(exist_ok=True)
         configs = [resuming(job.config) for job in ready]
-        task = Task(configs, [job.folder for job in ready], reports / f"{self.reports}.json")
+        task = Task(configs, [job.folder for job in ready], reports / f"{self.name}-{self.reports}.json")
         self.batches[task] = ready
         self.tasks[self.backend.submit(task)] = task
 
