@@ -7,6 +7,8 @@ the package.
 """
 
 from collections.abc import Callable
+from functools import reduce
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -82,6 +84,29 @@ def sigmoid(x: Tensor) -> Tensor:
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), element by element, without overflow."""
     return torch.relu(x) + torch.log1p(torch.exp(-x.abs()))
+
+
+class _NarrowLogSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        shifted = x - reduce(torch.maximum, x.unbind(-1))[..., None]
+        value = shifted.sub_(reduce(torch.add, shifted.exp().unbind(-1)).log()[..., None])
+        ctx.save_for_backward(value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (value,), (gradient,) = ctx.saved_tensors, gradients
+        return gradient - value.exp() * reduce(torch.add, gradient.unbind(-1))[..., None]
+
+
+def log_softmax(x: Float[Tensor, "*samples outputs"]) -> Float[Tensor, "*samples outputs"]:
+    """xᵢ - log Σⱼ exp(xⱼ), over the last dimension.
+
+    torch's own takes each sample for a vector; over few outputs, laid out with the samples innermost as
+    `prepared_product` gives them, vectors of samples are three times as fast.
+    """
+    return _NarrowLogSoftmax.apply(x) if x.shape[-1] <= NARROW else torch.log_softmax(x, -1)
 
 
 def per_run(number: Float[Tensor, " runs"], like: Tensor) -> Tensor:

@@ -488,6 +488,36 @@ def test_block_sizes_of_a_run_hold_its_samples_and_little_more() -> None:
         assert sizes == sorted(sizes, reverse=True)
 
 
+@every_type
+@pytest.mark.parametrize("outputs", [1, 2, 3, exact.NARROW, exact.NARROW + 1])
+@pytest.mark.parametrize("innermost", ["outputs", "samples"])
+def test_log_softmax_is_torchs_and_the_same_wherever_a_sample_stands(
+    innermost: str, outputs: int, dtype: torch.dtype
+) -> None:
+    """Value and gradient, for samples laid out side by side and one after the other."""
+    x = random_numbers(1, 131, outputs, dtype=dtype) * 10
+    x = x if innermost == "outputs" else x.mT.contiguous().mT
+    weight = random_numbers(1, 131, outputs, dtype=dtype, seed=SEED + 1)
+
+    def of(function: Callable[[Tensor], Tensor], chosen: slice) -> tuple[Tensor, Tensor]:
+        leaf = x[:, chosen].clone(memory_format=torch.preserve_format).requires_grad_()
+        value = function(leaf)
+        return value.detach(), torch.autograd.grad((value * weight[:, chosen]).sum(), leaf)[0]
+
+    together = of(exact.log_softmax, slice(None))
+    torch.testing.assert_close(together, of(lambda leaf: torch.log_softmax(leaf, -1), slice(None)))
+    for size in (1, 2, 3, 7, 8, 9, 16, 17, 64):
+        for start in range(0, 131 - size, 13):
+            chosen = slice(start, start + size)
+            for part, whole in zip(of(exact.log_softmax, chosen), together, strict=True):
+                assert torch.equal(part, whole[:, chosen])
+
+
+def test_log_softmax_of_impossible_and_far_outputs_is_torchs() -> None:
+    x = torch.tensor([[0.0, -math.inf, 3.0], [1e30, 0.0, -1e30], [-1e4, -1e4, -1e4], [math.nan, 0.0, 1.0]])
+    torch.testing.assert_close(exact.log_softmax(x), torch.log_softmax(x, -1), equal_nan=True)
+
+
 ELEMENT_WISE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[float], float]]] = {
     "elu": (lambda x: ACTIVATIONS["elu"].function(x.clone()), lambda x: x if x > 0 else math.expm1(x)),
     "sigmoid": (exact.sigmoid, lambda x: 1 / (1 + math.exp(-x)) if x > -700 else 0.0),

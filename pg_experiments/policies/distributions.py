@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int64, Num
 from torch import Generator, Tensor
 
+from pg_experiments.exact import log_softmax
+
 
 @runtime_checkable
 class Distribution(Protocol):
@@ -65,7 +67,7 @@ class Categorical:
 
     @cached_property
     def _log_probs(self) -> Float[Tensor, "runs samples actions"]:
-        return torch.log_softmax(self.logits, -1)
+        return log_softmax(self.logits)
 
 
 def _argmax(x: Float[Tensor, "runs samples actions"]) -> Int64[Tensor, "runs samples"]:
