@@ -171,14 +171,17 @@ def to_config(node: DictConfig) -> Config:
     Raises:
         UserError: names the key, the value and what is allowed.
     """
-    node = node.copy()
-    with open_dict(node):
-        node.pop("hydra", None)
+    if "hydra" in node or any(_lacking_keys(node)):  # seldom, and a copy takes longer than all the rest
+        node = node.copy()
+        with open_dict(node):
+            node.pop("hydra", None)
+        for part, name, value in list(_lacking_keys(node)):
+            with open_dict(part):
+                part[name] = value
     _refuse_added_keys(node)
     for group in GROUPS:
         if OmegaConf.is_missing(node, group):
             raise ConfigError(group, None, f"is required; give it as {group}=...")
-    _add_common_keys(node)
     env = node._get_node("env")
     try:
         if isinstance(env, DictConfig) and not env._is_missing() and not env._is_none():
@@ -194,36 +197,37 @@ def to_config(node: DictConfig) -> Config:
     return config
 
 
-def _add_common_keys(node: DictConfig) -> None:
-    """Give a user's own part, which has no schema, the keys that every part of its group has."""
+def _lacking_keys(node: DictConfig) -> Iterator[tuple[DictConfig, str, Any]]:
+    """What a user's own part, which has no schema, lacks of the keys of every part of its group: part, key, value."""
     for name in node:
         part = node._get_node(name)
         if not isinstance(part, DictConfig) or part._is_none() or part._is_missing():
             continue
         schema = COMMON_KEYS.get(str(name))
         if schema is not None and not is_dataclass(OmegaConf.get_type(part)):
-            with open_dict(part):
-                for field in fields(schema):
-                    if field.name not in part:
-                        part[field.name] = getattr(schema(), field.name)
-        _add_common_keys(part)
+            yield from (
+                (part, field.name, getattr(schema(), field.name)) for field in fields(schema) if field.name not in part
+            )
+        yield from _lacking_keys(part)
 
 
 def _refuse_added_keys(node: DictConfig, prefix: str = "") -> None:
     """A `+key=value` that no schema has, and that nothing would read, is an error; a part without schema is free."""
     schema = OmegaConf.get_type(node)
-    for field in fields(schema) if is_dataclass(schema) else ():
-        if field.name not in node.keys():  # noqa: SIM118 - `in node` is False for ??? as well
-            raise ConfigError(f"{prefix}{field.name}", None, "is required, and cannot be taken away with ~")
-    for key in node:
+    keys = list(node)
+    if is_dataclass(schema):
+        known = [field.name for field in fields(schema)]
+        for name in known:
+            if name not in keys:  # `in node` is False for ??? as well
+                raise ConfigError(f"{prefix}{name}", None, "is required, and cannot be taken away with ~")
+        for key in keys:
+            if key not in known:
+                near = nearest(str(key), [name for name in known if name != "_target_"])
+                raise ConfigError(f"{prefix}{key!s}", node._get_node(key), f"there is no such key.{near}")
+    for key in keys:
         child = node._get_node(key)
-        name = f"{prefix}{key!s}"
-        if is_dataclass(schema) and key not in (known := [field.name for field in fields(schema)]):
-            raise ConfigError(
-                name, child, f"there is no such key.{nearest(str(key), [k for k in known if k != '_target_'])}"
-            )
         if isinstance(child, DictConfig) and not child._is_missing() and not child._is_none():
-            _refuse_added_keys(child, f"{name}.")
+            _refuse_added_keys(child, f"{prefix}{key!s}.")
 
 
 def free_keys(overrides: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from pg_experiments.composition import conf_dir, folder_name, free_keys, registe
 from pg_experiments.saved_config import load_config
 from pg_experiments.sweeps.display import SweepDisplay, SweepStatus, _drawn, status_of
 from pg_experiments.sweeps.grouping import differing_keys, group_by_structure, make_plan
-from pg_experiments.sweeps.jobs import Composer, Job, write_hydra_folder
+from pg_experiments.sweeps.jobs import Base, Composer, Job, write_hydra_folder
 from pg_experiments.sweeps.worker import Task
 from pg_experiments.train import name_folders_by_what_varies
 
@@ -40,7 +40,7 @@ composed = cache(compose)  # takes a while, and is asked for a few configs only
 def job(number: int, *overrides: str) -> Job:
     config = composed(*TINY, *overrides)
     name, empty = ",".join(overrides), OmegaConf.create()
-    return Job(number, name, "", Path(), Path(str(number)), list(overrides), name, empty, config, empty)
+    return Job(number, name, "", Path(), Path(str(number)), list(overrides), name, empty, config, Base(empty, b""))
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,9 @@ def test_a_job_is_composed_as_hydra_composes_it(loader, tmp_path, overrides):
 
 @pytest.mark.parametrize("overrides", [JOBS[2], JOBS[3], JOBS[9], JOBS[11]], ids=" ".join)
 def test_the_files_of_a_job_read_as_those_that_hydra_writes(loader, tmp_path, overrides):
-    own = Composer(loader, master_of(loader, tmp_path))(free_keys(overrides), 0)
+    composer = Composer(loader, master_of(loader, tmp_path))
+    own = composer(free_keys(overrides), 0)
+    write_hydra_folder(composer([*free_keys(overrides), "total_env_steps=9", "sweep.name=x"], 1))  # leaves nothing
     write_hydra_folder(own)
     config = own.node.copy()
     with read_write(config), open_dict(config):

@@ -235,7 +235,7 @@ def _job_return(job: Job, result: Mapping[str, Any]) -> JobReturn:
     answer = JobReturn()
     answer.overrides = job.overrides
     answer.cfg = job.composed
-    answer.working_dir, answer.task_name = str(Path.cwd()), str(job.base.hydra.job.name)
+    answer.working_dir, answer.task_name = str(Path.cwd()), str(job.base.node.hydra.job.name)
     if result["status"] == "completed":
         answer.status = JobStatus.COMPLETED
         answer.return_value = result["evaluation"]["return_mean"]
