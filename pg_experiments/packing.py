@@ -6,15 +6,11 @@ bit, whatever other runs are in the batch and however long their episodes are. B
 side by side and are computed together.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
-
-from pg_experiments.exact import crop
-from pg_experiments.policies.networks import MLP, Parameters
 
 BLOCK_SIZES = (512, 128, 64)  # as many large ones as a run fills, then smaller ones; the last of a run is filled up
 SAMPLES_AT_ONCE = 4096  # that one pass computes: its activations stay in the processor's cache
@@ -132,53 +128,3 @@ class Packing:
     def variance(self, x: Float[Tensor, " samples"]) -> Float[Tensor, " runs"]:
         """Mean square deviation from the mean over a run's samples."""
         return self.mean((x - self.spread(self.mean(x))).square())
-
-
-def gradients(
-    parameters: Parameters, packing: Packing, loss: Callable[[Parameters, Pass], Float[Tensor, " blocks"]]
-) -> Parameters:
-    """Gradient of Σ over blocks of `loss`, for each run its own.
-
-    Args:
-        parameters: of all runs.
-        packing: gives the blocks.
-        loss: from the parameters of every block's run, and the blocks of a pass, to one number per block: the sum over
-            its samples.
-    """
-    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    for blocks in packing.passes:
-        leaves = {name: parameter[blocks.rows].requires_grad_() for name, parameter in parameters.items()}
-        parts = torch.autograd.grad(loss(leaves, blocks).sum(), list(leaves.values()), materialize_grads=True)
-        for name, part in zip(leaves, parts, strict=True):
-            total[name].index_add_(0, blocks.rows, part)
-    return total
-
-
-@torch.no_grad()
-def network_gradients(
-    network: MLP,
-    parameters: Parameters,
-    packing: Packing,
-    x: Float[Tensor, "samples in"],
-    loss_gradient: Callable[[Tensor, Pass], Tensor],
-) -> Parameters:
-    """`gradients` of a loss that depends on the parameters through the network's output alone, without a graph.
-
-    Args:
-        network, parameters: of all runs.
-        packing: gives the blocks.
-        x: the network's input.
-        loss_gradient: from the output for the blocks of a pass, `[blocks, size, out]`, to the gradient of the loss for
-            it.
-    """
-    layers = network.layers(parameters)
-    total = [(torch.zeros_like(weight), torch.zeros_like(bias)) for weight, bias in layers]
-    for blocks in packing.passes:
-        own = [(weight[blocks.rows], bias[blocks.rows]) for weight, bias in layers]
-        values = network.forward(own, blocks.of(x))
-        gradient = loss_gradient(crop(values[-1], -1, network.output_size), blocks)
-        _, parts = network.backward(own, values, gradient)
-        for whole, part in zip(total, parts, strict=True):
-            whole[0].index_add_(0, blocks.rows, part[0])
-            whole[1].index_add_(0, blocks.rows, part[1])
-    return network.parameters(total)

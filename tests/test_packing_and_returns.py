@@ -12,17 +12,12 @@ from torch import Generator, Tensor
 from pg_experiments.envs.cartpole import CartPole
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
 from pg_experiments.envs.navigation import Navigation
+from pg_experiments.gradients import gradients, network_gradients, policy_gradients
 from pg_experiments.metrics import explained_variance
-from pg_experiments.packing import (
-    BLOCK_SIZES,
-    SAMPLES_AT_ONCE,
-    Packing,
-    Pass,
-    block_sizes,
-    gradients,
-    network_gradients,
-)
+from pg_experiments.packing import BLOCK_SIZES, SAMPLES_AT_ONCE, Packing, Pass, block_sizes
+from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.gaussian import Gaussian
+from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import ACTIVATIONS, MLP
 from pg_experiments.policies.softmax import Softmax, TabularSoftmax
 from pg_experiments.returns import rewards_to_go
@@ -247,6 +242,44 @@ def test_gradients_without_a_graph_are_those_of_torch_through_a_plain_network(
         expected = torch.autograd.grad((output * slopes[run][running[run]]).sum(), list(own.values()))
         for name, gradient in zip(own, expected, strict=True):
             torch.testing.assert_close(found[name][run], gradient, rtol=1e-11, atol=1e-11)
+
+
+def make_policy(kind: str) -> Policy:
+    small: dict[str, Any] = {"hidden_sizes": (5,), "activation": "tanh"}
+    if kind == "softmax":
+        return Softmax(EnvSpec(3, DiscreteActions(4), 10, 1), **small)
+    if kind == "tabular_softmax":
+        return TabularSoftmax(EnvSpec(3, DiscreteActions(4), 10, 1))
+    spec = EnvSpec(3, BoxActions((-1.0, -2.0), (1.0, 2.0)), 10, 1)
+    std = torch.tensor([0.5, 1.0, 2.0])
+    return Gaussian(spec, **small, state_dependent_std=kind == "gaussian, std by the network", initial_std=std)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "tabular_softmax", "gaussian", "gaussian, std by the network"])
+def test_gradients_through_a_policys_output_are_those_through_the_whole_policy(kind: str) -> None:
+    counts = [1, 65, 700]
+    running = ragged(counts)
+    packing = Packing.of(running, torch.float64)
+    policy = make_policy(kind)
+    generators = [Generator().manual_seed(run) for run in range(len(counts))]
+    parameters = policy.init(generators, torch.float64)
+    observation = packing.pack(random_numbers(*running.shape, 3))
+    noise = policy.draw_noise(generators[0], (1, len(observation)), torch.float64)
+    first = {name: parameter[:1] for name, parameter in parameters.items()}
+    action = policy(first, observation[None]).sample(noise)[0]
+    advantage = random_numbers(len(observation), seed=SEED + 1) * packing.weight
+
+    def loss(distribution: Distribution, blocks: Pass) -> Tensor:
+        score = distribution.log_prob(blocks.of(action)) * blocks.of(advantage)
+        return (score + 0.1 * distribution.entropy() * blocks.of(packing.weight)).sum(1)
+
+    found = policy_gradients(policy, parameters, packing, observation, loss)
+    expected = gradients(
+        parameters, packing, lambda leaves, blocks: loss(policy(leaves, blocks.of(observation)), blocks)
+    )
+    assert found.keys() == parameters.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-12, atol=1e-12)
 
 
 # --- rollouts ---------------------------------------------------------------------------------------------------------

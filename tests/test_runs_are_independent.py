@@ -18,7 +18,8 @@ import pg_experiments
 from pg_experiments import RunResult, compose, exact, train
 from pg_experiments.composition import conf_dir
 from pg_experiments.config import Config, walk
-from pg_experiments.packing import BLOCK_SIZES, Packing, block_sizes, gradients
+from pg_experiments.gradients import gradients, network_gradients
+from pg_experiments.packing import BLOCK_SIZES, Packing, block_sizes
 from pg_experiments.policies.networks import ACTIVATIONS, MLP
 
 SEED = 41
@@ -464,21 +465,27 @@ def test_gradients_over_blocks_do_not_depend_on_the_neighbours(activation: str, 
     running = ragged(COUNTS)
     grid = random_numbers(*running.shape, 5, dtype=dtype)
 
-    def gradients_of(rows: Sequence[int]) -> dict[str, Tensor]:
+    def gradients_of(rows: Sequence[int]) -> list[dict[str, Tensor]]:
+        """Through a graph, and without."""
         steps = int(running[rows].any(2).sum(1).max(0).values)
         packing = Packing.of(running[rows, :steps], dtype)
         x = packing.pack(grid[rows, :steps])
+        own = {name: part[rows] for name, part in parameters.items()}
 
         def loss(leaves: dict[str, Tensor], blocks: Any) -> Tensor:
             output = network(leaves, blocks.of(x)).square().sum(2)
             return (output * blocks.of(packing.weight)).sum(1)
 
-        return gradients({name: part[rows] for name, part in parameters.items()}, packing, loss)
+        def loss_gradient(output: Tensor, blocks: Any) -> Tensor:
+            return 2 * output * blocks.of(packing.weight)[..., None]
+
+        return [gradients(own, packing, loss), network_gradients(network, own, packing, x, loss_gradient)]
 
     together = gradients_of(list(range(runs)))
     for rows in ([0], [4], [8], [3, 6], [7, 2, 5], [8, 0], list(range(8))):
-        for name, part in gradients_of(rows).items():
-            assert torch.equal(part, together[name][rows]), (name, rows)
+        for of_batch, of_rows in zip(together, gradients_of(rows), strict=True):
+            for name, part in of_rows.items():
+                assert torch.equal(part, of_batch[name][rows]), (name, rows)
 
 
 def test_block_sizes_of_a_run_hold_its_samples_and_little_more() -> None:
@@ -587,8 +594,9 @@ MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's number
     ("rollout.py", "running.any()"),  # whether anybody is still playing
     ("rollout.py", "own.max()"),  # how long the grid has to be
     ("rollout.py", "first.max()"),
-    ("algorithms/reinforce.py", "(entropy_coefficient > 0).any()"),  # whether to take a gradient that else is zero
-    ("packing.py", "loss(leaves, blocks).sum()"),  # each run's loss has a gradient for its own parameters only
+    ("algorithms/reinforce.py", "(self.entropy_coefficient > 0).any()"),  # whether to take a gradient that else is zero
+    ("gradients.py", "loss(leaves, blocks).sum()"),  # each run's loss has a gradient for its own parameters only
+    ("gradients.py", "loss(policy.distribution(leaves, output), blocks).sum()"),
 }
 PACKAGE = Path(pg_experiments.__file__).parent
 SOURCES = sorted(set(PACKAGE.rglob("*.py")) - set(PACKAGE.glob("reports/*.py")))  # a report compares runs: its purpose

@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pg_experiments.baselines.interface import Baseline, Experience
+from pg_experiments.gradients import policy_gradients
 from pg_experiments.metrics import explained_variance
 from pg_experiments.optimizers import Learner
-from pg_experiments.packing import Packing, Pass, gradients
+from pg_experiments.packing import Packing, Pass
+from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
-from pg_experiments.policies.networks import Parameters
 from pg_experiments.returns import rewards_to_go
 from pg_experiments.rollout import Episodes, Trajectory
 
@@ -86,23 +87,26 @@ class Reinforce:
         experience = Experience(observation, returns, returns_grid, trajectory.running, packing)
         values, baseline_metrics = baseline.values_then_learn(baseline_learner, experience, progress)
         weight = self._weight(returns - values, packing)
-        entropy_coefficient = self.entropy_coefficient.to(dtype)
-        rewards_entropy = bool((entropy_coefficient > 0).any())
-        entropy, objective = torch.zeros_like(returns), torch.zeros_like(returns)
+        coefficient = packing.spread(self.entropy_coefficient.to(dtype))
+        rewards_entropy = bool((self.entropy_coefficient > 0).any())
+        share = packing.weight / num_envs  # of a sample in the mean over the episodes
+        log_prob, entropy = torch.zeros_like(returns), torch.zeros_like(returns)
 
-        def loss(leaves: Parameters, blocks: Pass) -> Float[Tensor, " blocks"]:
-            distribution = policy(leaves, blocks.of(observation))
-            log_prob = distribution.log_prob(blocks.of(action))
+        def loss(distribution: Distribution, blocks: Pass) -> Float[Tensor, " blocks"]:
+            log_prob_now = distribution.log_prob(blocks.of(action))
             with torch.set_grad_enabled(rewards_entropy):
                 entropy_now = distribution.entropy()
-            objective_now = log_prob * blocks.of(weight) + entropy_coefficient[blocks.rows, None] * entropy_now
+            blocks.of(log_prob).copy_(log_prob_now.detach())
             blocks.of(entropy).copy_(entropy_now.detach())
-            blocks.of(objective).copy_(objective_now.detach())
-            return -(objective_now * blocks.of(packing.weight)).sum(1) / num_envs
+            objective = log_prob_now * blocks.of(weight)
+            if rewards_entropy:
+                objective = objective + entropy_now * blocks.of(coefficient)
+            return -(objective * blocks.of(share)).sum(1)
 
-        norm, lr = policy_learner.step(gradients(parameters, packing, loss), progress)
+        found = policy_gradients(policy, parameters, packing, observation, loss)
+        norm, lr = policy_learner.step(found, progress)
         metrics = {
-            "loss/policy": -packing.sum(objective) / num_envs,
+            "loss/policy": -packing.sum(log_prob * weight + entropy * coefficient) / num_envs,
             "policy/entropy": packing.mean(entropy),
             "gradient/norm": norm,
             "optimizer/lr": lr,

@@ -9,8 +9,9 @@ from torch import Generator, Tensor
 
 from pg_experiments.baselines.interface import Experience
 from pg_experiments.envs.interface import EnvSpec
+from pg_experiments.gradients import network_gradients
 from pg_experiments.optimizers import Learner, OptimizerSettings
-from pg_experiments.packing import Pass, network_gradients
+from pg_experiments.packing import Pass
 from pg_experiments.policies.networks import MLP, Parameters
 
 
@@ -47,14 +48,13 @@ class ValueNetwork:
         self, learner: Learner, experience: Experience, progress: Float[Tensor, " runs"]
     ) -> tuple[Float[Tensor, " samples"], dict[str, Float[Tensor, " runs"]]]:
         returns, packing = experience.returns, experience.packing
-        share = 1 / torch.tensor(packing.counts, dtype=returns.dtype)
+        share = packing.weight * packing.spread(2 / torch.tensor(packing.counts, dtype=returns.dtype))
         values = torch.zeros_like(returns)
 
         def loss_gradient(predicted: Float[Tensor, "blocks size 1"], blocks: Pass) -> Float[Tensor, "blocks size 1"]:
             """2 (V(s) - G) / number of samples of the run, and 0 at what only fills up a block."""
             blocks.of(values).copy_(predicted[..., 0])
-            error = (predicted[..., 0] - blocks.of(returns)) * blocks.of(packing.weight)
-            return (error * 2 * share[blocks.rows, None])[..., None]
+            return ((predicted[..., 0] - blocks.of(returns)) * blocks.of(share))[..., None]
 
         def gradients() -> Parameters:
             return network_gradients(self.network, learner.parameters, packing, experience.observation, loss_gradient)

@@ -57,14 +57,14 @@ class Gaussian:
 
     def actor(self, parameters: Parameters) -> Callable[[Tensor], DiagonalGaussian]:
         act = self.network.actor(parameters)
-        return lambda observation: self._distribution(parameters, act(observation))
+        return lambda observation: self.distribution(parameters, act(observation))
 
     def __call__(
         self, parameters: Parameters, observation: Float[Tensor, "runs samples observation"]
     ) -> DiagonalGaussian:
-        return self._distribution(parameters, self.network(parameters, observation))
+        return self.distribution(parameters, self.network(parameters, observation))
 
-    def _distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples output"]) -> DiagonalGaussian:
+    def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples output"]) -> DiagonalGaussian:
         if self.state_dependent_std:
             return DiagonalGaussian(output[..., : self.action_size], output[..., self.action_size :])
         return DiagonalGaussian(output, parameters["log_std"][:, None])

@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 from torch import Generator, Tensor
 
 from pg_experiments.policies.distributions import Distribution
-from pg_experiments.policies.networks import Parameters
+from pg_experiments.policies.networks import MLP, Parameters
 
 
 @runtime_checkable
@@ -39,4 +39,18 @@ class Policy(Protocol):
 
     def env_action(self, action: Num[Tensor, "..."]) -> Num[Tensor, "..."]:
         """The environment's action for a sampled one: rescaled to the bounds and clipped, or the same."""
+        ...
+
+
+@runtime_checkable
+class NetworkPolicy(Policy, Protocol):
+    """A policy whose distribution depends on the observation through the output of one network alone."""
+
+    @property
+    def network(self) -> MLP:
+        """From the observation to the numbers that the distribution is made of."""
+        ...
+
+    def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples output"]) -> Distribution:
+        """What the policy makes of the network's output, and of those parameters that are not the network's."""
         ...

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from pg_experiments.exact import crop, pad_to_lane, prepared_product, product, product_gradients, sigmoid
+from pg_experiments.exact import LANE, crop, pad_to_lane, prepared_product, product, product_gradients, sigmoid
 
 Parameters = dict[str, Tensor]  # every tensor is [runs, ...]
 Layers = list[tuple[Tensor, Tensor]]  # weight [runs, in, out] and bias [runs, out] of each, sizes multiples of 4
@@ -57,6 +58,11 @@ class MLP:
     def sizes(self) -> tuple[int, ...]:
         """Widths from the input to the output."""
         return (self.input_size, *self.hidden_sizes, self.output_size)
+
+    @property
+    def names(self) -> list[str]:
+        """Of its parameters."""
+        return [f"layer{layer}.{part}" for layer in range(len(self.sizes) - 1) for part in ("weight", "bias")]
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
         """Draw orthogonal weights, run by run, from each run's own generator; biases are zero.
@@ -113,6 +119,21 @@ class MLP:
             named[f"layer{layer}.bias"] = crop(bias, -1, size_out)
         return named
 
+    def flat(self, layers: Layers) -> Float[Tensor, "runs numbers"]:
+        """All numbers of `layers` in one row per run, every weight from the beginning of a cache line."""
+        parts = [weight.flatten(1) for weight, _ in layers] + [bias for _, bias in layers]
+        missing = -sum(part.shape[1] for part in parts) % LANE**2
+        return torch.cat([*parts, parts[0].new_zeros(len(parts[0]), missing)], 1)
+
+    def views(self, flat: Float[Tensor, "runs numbers"]) -> Layers:
+        """Undo `flat`."""
+        sizes = [size + -size % LANE for size in self.sizes]
+        shapes = list(pairwise(sizes))
+        numbers = [size_in * size_out for size_in, size_out in shapes] + sizes[1:]
+        *parts, _ = flat.split([*numbers, flat.shape[1] - sum(numbers)], 1)
+        weights = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=False)]
+        return list(zip(weights, parts[len(shapes) :], strict=True))
+
     def forward(self, layers: Layers, x: Float[Tensor, "runs samples in"]) -> list[Tensor]:
         """Input, every hidden layer after its activation, and output; every size a multiple of 4."""
         values = [pad_to_lane(pad_to_lane(x, -1), -2)]
@@ -142,8 +163,7 @@ class MLP:
 
     def _flat(self, parameters: Parameters) -> list[Tensor]:
         """Weight and bias of every layer, in order."""
-        layers = range(len(self.sizes) - 1)
-        return [parameters[f"layer{layer}.{part}"] for layer in layers for part in ("weight", "bias")]
+        return [parameters[name] for name in self.names]
 
     def _padded(self, flat: Sequence[Tensor]) -> Layers:
         return [

@@ -62,6 +62,9 @@ class Softmax(_DiscretePolicy):
     def __call__(self, parameters: Parameters, observation: Float[Tensor, "runs samples observation"]) -> Categorical:
         return Categorical(self.network(parameters, observation))
 
+    def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples actions"]) -> Categorical:
+        return Categorical(output)
+
 
 @dataclass(frozen=True)
 class TabularSoftmax(_DiscretePolicy):
