@@ -1,11 +1,12 @@
 """A folder from somebody else: it is read, none of its code is run, and what it claims is checked before that."""
 
+import json
 import os
 import pickle
 import re
-import resource
 import shutil
 import struct
+import subprocess
 import sys
 import time
 import zipfile
@@ -15,7 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from little_memory import FILE as LITTLE_MEMORY
+from little_memory import little_memory
 
+import pg_experiments
 from pg_experiments import UserError, compose, load_policy, train
 from pg_experiments.checkpoint_check import check_checkpoint
 from pg_experiments.config import SCHEMAS
@@ -104,10 +108,6 @@ class Ended:
         self.code, self.err = code, err
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def _command(main: Callable[..., None], *arguments: str) -> Callable[..., Ended]:
     def call(folder: Path, capfd, *more: str) -> Ended:
         code = 0
@@ -139,12 +139,12 @@ def refused(entry: str, theirs: Theirs, capfd, *says: str) -> None:
 
     `report` reads neither classes nor checkpoints, so it may also be content.
     """
-    peak, begin, modules = _peak(), time.process_time(), set(sys.modules)
-    ended = READERS[entry](theirs.folder, capfd)
+    begin, modules = time.process_time(), set(sys.modules)
+    with little_memory(MOST_BYTES):
+        ended = READERS[entry](theirs.folder, capfd)
     assert theirs.executed() == []
     assert "evil_module" not in set(sys.modules) - modules
     assert time.process_time() - begin < MOST_SECONDS
-    assert _peak() - peak < MOST_BYTES
     assert ended.code == 2, ended.err
     assert re.fullmatch(r"error: [^\n]+\n", ended.err), ended.err
     assert ended.err.isprintable() or ended.err[:-1].isprintable()
@@ -155,13 +155,13 @@ def refused(entry: str, theirs: Theirs, capfd, *says: str) -> None:
 def not_read(theirs: Theirs, capfd, monkeypatch) -> None:
     """The report needs nothing of what is wrong: it succeeds at once, and runs nothing. The picture takes a second."""
     monkeypatch.setattr("pg_experiments.reports.picture.write_picture", lambda comparison, path: None)
-    peak, begin = _peak(), time.process_time()
-    ended = READERS["report"](theirs.folder, capfd)
+    begin = time.process_time()
+    with little_memory(MOST_BYTES):
+        ended = READERS["report"](theirs.folder, capfd)
     assert (ended.code, ended.err) == (0, "")
     assert theirs.executed() == []
     assert "evil_module" not in sys.modules
     assert time.process_time() - begin < MOST_SECONDS
-    assert _peak() - peak < MOST_BYTES
 
 
 def test_an_honest_folder_is_read_by_every_entry_point(make, capfd):
@@ -576,6 +576,40 @@ def test_what_was_read_from_the_environment_is_saved_as_its_value(tmp_path, monk
     assert load_config(tmp_path) == config
 
 
+# --- memory, in a process that has little -----------------------------------------------------------------------------
+
+CLAIMS = {
+    **dict.fromkeys((ten_gigabytes_of_nothing, a_directory_that_claims_ten_gigabytes), ENTRIES),
+    **dict.fromkeys((a_tensor_that_claims_ten_gigabytes, networks_of_ten_gigabytes), ENTRIES),
+    **dict.fromkeys((billions_of_laughs, a_config_of_ten_gigabytes), READERS),
+}
+
+
+def test_what_claims_gigabytes_is_refused_by_a_process_that_cannot_have_them(make, tmp_path):
+    """With the same message as ever: a `MemoryError` on the way could be told in one line as well."""
+    theirs, reads, expected = make(), [], []
+    for damage, entries in CLAIMS.items():
+        copy = Theirs(shutil.copytree(theirs.folder, tmp_path / damage.__name__ / "run"))
+        says = damage(copy)
+        for entry in entries:
+            reads += [entry, str(copy.folder)]
+            expected.append((damage.__name__, entry, says))
+    process = subprocess.run(
+        [sys.executable, LITTLE_MEMORY, str(MOST_BYTES), *reads],
+        env={**os.environ, "PYTHONPATH": str(Path(pg_experiments.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    ends = zip(expected, json.loads(process.stdout), strict=True)
+    wrong = [
+        (*read, code, err) for (*read, says), (code, err) in ends if code != 2 or not all(one in err for one in says)
+    ]
+    assert wrong == []
+
+
 # --- files of a sweep -------------------------------------------------------------------------------------------------
 
 
@@ -589,21 +623,19 @@ def test_the_report_leaves_out_a_file_that_leads_out_or_is_huge(make, capfd, nam
         path.symlink_to(theirs.secret / name)
     else:
         os.truncate(path, TEN_GIGABYTES)
-    peak = _peak()
-    ended = READERS["report"](theirs.folder, capfd)
+    with little_memory(MOST_BYTES):
+        ended = READERS["report"](theirs.folder, capfd)
     assert ended.code == 0
     assert re.fullmatch(r"warning: [^\n]+\n", ended.err)
     assert ("leads out of" if how == "link" else "has 10.0 GB") in ended.err
-    assert _peak() - peak < MOST_BYTES
 
 
 def test_a_line_without_an_end_is_not_taken_into_memory(make, capfd):
     theirs = make()
     os.truncate(theirs.folder / "metrics.csv", 900_000_000)
-    peak = _peak()
-    ended = READERS["report"](theirs.folder, capfd)
+    with little_memory(MOST_BYTES):
+        ended = READERS["report"](theirs.folder, capfd)
     assert "characters or more" in ended.err
-    assert _peak() - peak < MOST_BYTES
 
 
 def test_the_report_does_not_follow_a_link_to_other_runs(make, capfd, trained):
