@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
-from sweep_process import TINY, alone, finish, hashes, results, start, sweep, wait_until
+from sweep_process import TINY, alone, finish, hashes, results, start, sweep, training_processes, wait_until
 
 from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.train import main
@@ -156,6 +156,59 @@ def test_a_search_with_the_same_sampler_seed_is_the_same_and_a_longer_one_keeps_
     assert longer.returncode == 0, longer.stderr
     assert len(results(tmp_path / "plain")) == 3
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_optuna")
+def test_a_stored_search_that_was_killed_ends_with_the_trials_that_it_began(tmp_path: Path) -> None:
+    import optuna
+
+    tiny = (*TINY, "total_env_steps=20000")
+    stored = ("hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=lr", "sweep.name=lr")
+    command = (*tiny, *SEARCH, *stored, "sweep.tuning_seeds=[1000]", SEED_OF_SAMPLER, "hydra.sweeper.n_trials=4")
+    process = start(tmp_path, *command)
+    wait_until(process, lambda: len(training_processes(tmp_path)) == 4)  # two trials are complete, and two begun
+    process.kill()
+    finish(process)
+    begun = set(training_processes(tmp_path))
+    ended = sweep(tmp_path, *command)
+    assert ended.returncode == 0, ended.stderr
+    assert "study lr: 2 of 4 trials have ended already" in ended.stdout
+    assert set(results(tmp_path)) == begun
+    rate = next(iter(begun)).partition(",")[0]
+    assert hashes(tmp_path)[f"{rate},seed=1000"] == alone(*tiny, rate, "seed=1000")
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*/result.json")}
+    longer = sweep(tmp_path, *command, "hydra.sweeper.n_trials=5")
+    assert longer.returncode == 0, longer.stderr
+    assert len(results(tmp_path)) == 5  # with the same seed, but other values
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    again = sweep(tmp_path, *command, "hydra.sweeper.n_trials=5")
+    assert again.returncode == 0, again.stderr
+    trials = optuna.load_study("lr", f"sqlite:///{tmp_path / 'study.db'}").trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 5
+
+    others = ("total_env_steps=500", "sweep.tuning_seeds=[1001]", "hydra.sweeper.direction=minimize")
+    refused = sweep(tmp_path, *command, *others)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines() == [
+        "error: hydra.sweeper.study_name=lr: holds trials that cannot be compared with these: "
+        "hydra.sweeper.direction is maximize there and minimize now, "
+        "sweep.tuning_seeds is [1000] there and [1001] now, total_env_steps is 20000 there and 500 now; "
+        "give the study another name"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_optuna")
+def test_a_search_with_another_config_under_the_same_name_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    command = (*TINY, *SEARCH, "hydra.sweeper.n_trials=1", "sweep.tuning_seeds=[1000]", SEED_OF_SAMPLER)
+    assert sweep(tmp_path, *command).returncode == 0
+    before = hashes(tmp_path)
+    refused = sweep(tmp_path, *command, "total_env_steps=500")
+    assert refused.returncode == 2
+    assert "holds runs of another config: total_env_steps is 2000 there and 500 now" in refused.stderr
+    assert hashes(tmp_path) == before
 
 
 @pytest.mark.slow

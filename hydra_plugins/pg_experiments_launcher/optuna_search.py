@@ -1,6 +1,7 @@
 """Hydra's Optuna sweeper, whose mistakes and failures are one line. Without the extra `optuna` there is none."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -11,7 +12,7 @@ with suppress(ImportError):
         """Searches for the highest mean return over `sweep.tuning_seeds`."""
 
         def sweep(self, arguments: list[str]) -> None:
-            """Run all trials.
+            """Run all trials, or those that a stored study lacks.
 
             Raises:
                 UserError: for what Optuna refuses; before any work, when a seed is given as for a training.
@@ -23,6 +24,7 @@ with suppress(ImportError):
 
             _check(arguments, self.sweeper.direction)
             try:
+                self._go_on(arguments)
                 super().sweep(arguments)
             except SQLAlchemyError as error:
                 raise ConfigError("hydra.sweeper.storage", self.sweeper.storage, first_line(error)) from error
@@ -37,6 +39,18 @@ with suppress(ImportError):
                 # Optuna's grid sampler ends a study in a way that the sweeper forgives when the last trial succeeds
                 print("the last trial of the grid failed; hydra/sweeper=grid trains a grid as well", flush=True)
                 raise RunFailedError("the last trial of the grid failed") from error
+
+        def _go_on(self, arguments: list[str]) -> None:
+            from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
+
+            from pg_experiments.sweeps.folder import locked
+            from pg_experiments.sweeps.study import go_on
+
+            folder = Path(str(self.sweeper.sweep_dir))
+            more = [f"{key!s}={value}" for key, value in (self.sweeper.params or {}).items()]
+            searched, fixed = create_params_from_overrides([*more, *arguments])
+            with locked(folder) if folder.is_dir() else nullcontext():
+                go_on(self.sweeper, fixed, list(searched))
 
 
 def _check(arguments: list[str], direction: object) -> None:

@@ -21,12 +21,13 @@ from pg_experiments.memory import seldom_collected
 from pg_experiments.progress import say
 from pg_experiments.results import read_result
 from pg_experiments.sweeps.backends.interface import Backend, Results, WorkerDiedError, make_backend
+from pg_experiments.sweeps.backends.interface import check as check_launcher
 from pg_experiments.sweeps.display import SweepDisplay, SweepStatus, status_of
-from pg_experiments.sweeps.folder import make_ready
+from pg_experiments.sweeps.folder import check_unchanged, locked, make_ready
 from pg_experiments.sweeps.grouping import Plan, check_parts, group_by_structure, make_plan
 from pg_experiments.sweeps.jobs import Composer, Job, write_hydra_folder
 from pg_experiments.sweeps.sizing import batch_limit
-from pg_experiments.sweeps.trials import is_search, mean_of_seeds, with_seeds
+from pg_experiments.sweeps.trials import is_search, mean_of_seeds, searched_keys, with_seeds
 from pg_experiments.sweeps.worker import Task
 
 POLL_SECONDS = 0.5
@@ -53,7 +54,13 @@ def launch(
     with seldom_collected():
         jobs = [composer(overrides, first + index) for index, overrides in enumerate(different)]
         check_parts(jobs)
-    answer_of = dict(zip(different, launch_jobs(jobs, settings), strict=True))
+    sweep_dir = jobs[0].sweep_dir
+    if seeds:
+        check_unchanged(sweep_dir, jobs, [*searched_keys(master), "seed"])
+    check_launcher(settings)
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    with locked(sweep_dir):
+        answer_of = dict(zip(different, launch_jobs(jobs, settings), strict=True))
     answers = [answer_of[tuple(overrides)] for overrides in runs]
     if not seeds:
         return answers

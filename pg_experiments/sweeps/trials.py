@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
@@ -13,6 +14,13 @@ GRIDS = ("GridSweeper", "BasicSweeper")  # whose jobs are runs, each with the se
 def is_search(master: DictConfig) -> bool:
     """Whether the sweeper looks for the best values, and so wants one value per trial."""
     return not str(master.hydra.sweeper._target_).endswith(GRIDS)
+
+
+def searched_keys(master: DictConfig) -> list[str]:
+    """The keys that a search varies: as typed, or in `hydra.sweeper.params`."""
+    params = [f"{key}={value}" for key, value in (master.hydra.sweeper.get("params") or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*params, *master.hydra.overrides.task])
+    return [override.key_or_group.replace("/", ".") for override in overrides if override.is_sweep_override()]
 
 
 def with_seeds(trials: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[list[str]]:
