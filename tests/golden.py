@@ -1,11 +1,11 @@
 """The golden numbers: three updates in float64 for every policy, algorithm and baseline that `conf/` has.
 
-`python tests/golden.py` writes `tests/golden.json` again, after a change that is meant to change results, and
+`python tests/golden.py --write` writes `tests/golden.json` again, after a change that is meant to change results, and
 `python tests/golden.py --print` prints what it would write.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -77,9 +77,19 @@ def compute_all() -> dict[str, Any]:
     return {"written_by": writer(), "parameters": {" ".join(names): compute(*names) for names in combinations()}}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Do what is asked for; nothing is written unasked."""
+    parser = argparse.ArgumentParser(description="The golden numbers that tests/test_golden.py compares with.")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--write", action="store_true", help=f"write {FILE.name} again")
+    action.add_argument("--print", action="store_true", help="print what would be written")
+    options = parser.parse_args()
     text = json.dumps(compute_all(), indent=1) + "\n"
-    if "--print" in sys.argv:
-        print(text)
-    else:
+    if options.write:
         FILE.write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,7 @@ import pg_experiments
 GOLDEN = json.loads(golden.FILE.read_text())
 COMBINATIONS = list(golden.combinations())
 every_combination = pytest.mark.parametrize("names", COMBINATIONS, ids=" ".join)
-AGAIN = "; if this change is meant to change results, say so in CHANGELOG.md and run python tests/golden.py"
+AGAIN = "; if this change is meant to change results, say so in CHANGELOG.md and run python tests/golden.py --write"
 
 
 @cache
@@ -56,3 +56,13 @@ def test_a_fresh_process_gives_the_same_bits_as_this_one():
     )
     fresh = json.loads(process.stdout)["parameters"]
     assert fresh == {" ".join(names): computed(*names) for names in COMBINATIONS}
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), ([], 2), (["--rite"], 2)])
+def test_nothing_is_written_unasked(monkeypatch, capsys, arguments, code):
+    monkeypatch.setattr(sys, "argv", ["golden.py", *arguments])
+    monkeypatch.setattr(golden, "compute_all", lambda: pytest.fail("it computes"))
+    with pytest.raises(SystemExit) as leaving:
+        golden.main()
+    assert leaving.value.code == code
+    assert "--write" in "".join(capsys.readouterr())
