@@ -25,6 +25,7 @@ from pg_experiments import repeat
 from pg_experiments.before_work import check_run, parsed_flags
 from pg_experiments.composition import conf_dir, free_keys, one_line, register, to_config
 from pg_experiments.config import resuming
+from pg_experiments.envs.hanging import ended_when_hanging
 from pg_experiments.errors import RunFailedError, UserError, ctrl_c_stays_itself, fail, first_line
 from pg_experiments.interruption import SIGNALS, exit_code, heard
 from pg_experiments.trust import modules_to_trust
@@ -60,7 +61,7 @@ def run_job(node: DictConfig) -> float | None:
 
 def main() -> None:
     """Run the command line; exit code 0, 1 (a run failed), 2 (a user's mistake), 130 (Ctrl-C) or 143 (SIGTERM)."""
-    with heard():
+    with heard(), ended_when_hanging():
         try:
             command()
         except KeyboardInterrupt:

@@ -28,6 +28,7 @@ from sweeping import (  # noqa: F401 - fixtures
     sweep,
 )
 
+import pg_experiments
 from pg_experiments import UserError, compose, load_policy, train
 from pg_experiments.batch import Batch, joined, rows_of
 from pg_experiments.config import config_sha256, differences
@@ -44,6 +45,7 @@ FLAGS = ("--config-dir", "parts")
 FAULTY = '''
 """Walks along a line, in Gymnasium and natively; the run whose noise is `culprit` goes wrong in its third step."""
 
+import ctypes
 import itertools
 import os
 import resource
@@ -84,6 +86,13 @@ def never_return_to_python():
     sum(itertools.repeat(0))
 
 
+def lock_twice():
+    """In C, without Python's lock, and no signal ends it."""
+    c, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    c.pthread_mutex_lock(mutex)
+    c.pthread_mutex_lock(mutex)
+
+
 def eat_until_killed():
     Path(os.environ["SMALL_MEMORY"], "cgroup.procs").write_text(str(os.getpid()))
     eaten = []
@@ -118,6 +127,7 @@ CALLS = {
         loop_for_ever,
         try_again_for_ever,
         never_return_to_python,
+        lock_twice,
         eat_until_killed,
         be_killed,
         eat_until_refused,
@@ -388,6 +398,48 @@ def test_a_step_that_hangs_is_interrupted(faulty, how, where):
     assert time.monotonic() - begin < 30
     assert signal.getsignal(signal.SIGALRM) == handler
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def hanging_command(faulty: Path, how: str, episode: int) -> subprocess.CompletedProcess[str]:
+    kwargs = f"env.kwargs={{culprit:{seed_of_episode(episode)},how:{how}}}"
+    limit = ("env.step_seconds=0.1", "logging.every=1", f"seed={BAD}", "hydra.run.dir=run")
+    return subprocess.run(
+        [sys.executable, "-m", "pg_experiments.train", *WALK, kwargs, *limit],
+        cwd=faulty.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(pg_experiments.__file__).parents[1]), str(faulty)])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("episode", [2, -1])  # of training, and of the evaluation
+def test_a_command_that_hangs_in_c_fails_with_a_result_and_can_be_evaluated(faulty, episode):
+    ended = hanging_command(faulty, "lock_twice", episode)
+    reason = "a step took longer than 0.1 s (env.step_seconds) and never returned to Python"
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: {reason}; it was in\n")
+    assert "in lock_twice" in ended.stderr
+    assert f"failed: {reason} after " in ended.stdout
+    folder = faulty.parent / "run"
+    result = json.loads((folder / "result.json").read_text())
+    (alone,) = train([compose(*WALK, f"seed={BAD}")])
+    assert (result["status"], result["error"]) == ("failed", reason)
+    assert (result["parameters_sha256"] == alone.parameters_sha256) is (episode == -1)
+    assert "in lock_twice" in (folder / "train.log").read_text()
+    assert load_policy(folder, trust="faulty")
+    assert "--trust faulty" in ended.stdout
+
+
+@pytest.mark.slow
+def test_a_command_that_hangs_in_c_with_pythons_lock_ends_and_says_where(faulty):
+    ended = hanging_command(faulty, "never_return_to_python", 2)
+    assert ended.returncode == 1
+    assert "Timeout" in ended.stderr
+    assert "in never_return_to_python" in ended.stderr
+    assert not (faulty.parent / "run" / "result.json").exists()
 
 
 def test_a_step_that_hangs_in_the_evaluation_is_interrupted(faulty):

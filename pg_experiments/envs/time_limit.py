@@ -1,12 +1,10 @@
 """`env.step_seconds`: a step or reset of an environment that takes longer is interrupted.
 
 A timer of the system sends SIGALRM, and Python raises in the middle of what the environment does: it ends a sleep, a
-wait and a loop in Python. It does not end C code that never returns to Python; in a worker process of a sweep, such a
-step ends the process, and the sweep goes on as after any death of a worker.
+wait and a loop in Python. It does not end C code that never returns to Python: such a step ends the process, see
+`hanging.py`, where that is the training command or a worker of a sweep, which goes on as after any death of a worker.
 """
 
-import faulthandler
-import multiprocessing
 import signal
 import threading
 import time
@@ -17,6 +15,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
+from pg_experiments.envs.hanging import Watch
 from pg_experiments.envs.interface import Env, EnvSpec, EnvState, Transition
 from pg_experiments.errors import ConfigError, EnvError
 
@@ -43,7 +42,7 @@ class TimeLimit:
             raise ConfigError("env.step_seconds", seconds, "needs training to run in the main thread")
         self.seconds = seconds
         self.problem = f"a step took longer than {seconds} s (env.step_seconds)"
-        self._is_worker = multiprocessing.parent_process() is not None
+        self._watch = Watch()
         self._watched = 0.0
 
     @contextmanager
@@ -57,16 +56,15 @@ class TimeLimit:
             yield
         finally:
             self.stop()
-            if self._is_worker:
-                faulthandler.cancel_dump_traceback_later()
+            self._watch.stop()
             signal.signal(signal.SIGALRM, before)
             signal.setitimer(signal.ITIMER_REAL, *rest)
 
     def start(self) -> None:
         """A call begins."""
-        if self._is_worker and time.monotonic() > self._watched + self.seconds:  # seldom: it takes a thread
+        if time.monotonic() > self._watched + self.seconds:  # seldom: it takes a thread
             self._watched = time.monotonic()
-            faulthandler.dump_traceback_later(GRACE * self.seconds + GRACE_SECONDS, exit=True)
+            self._watch.start(GRACE * self.seconds + GRACE_SECONDS, self.problem)
         signal.setitimer(signal.ITIMER_REAL, self.seconds, max(self.seconds, AGAIN_SECONDS))
 
     @staticmethod

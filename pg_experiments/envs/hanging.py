@@ -1,0 +1,106 @@
+"""The end of a process in which a step never returns to Python: nothing else ends C code that hangs.
+
+C code that has let go of Python's lock leaves the other threads alive: in the training command, one of them writes the
+run's result as failed, says so, and ends the process. C code that holds the lock stops every thread of Python; then
+faulthandler, whose watch is not written in Python, prints where it was and ends the process with the same exit code,
+and the run's folder stays as its last checkpoint left it. A worker of a sweep ends that way in any case, because its
+launcher finds out which run it was; and a program of the user's, which called `train`, is not ended.
+"""
+
+import faulthandler
+import math
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+EXIT_FAILED = 1
+POLL_SECONDS = 0.2
+ARMED_SECONDS = 1.0  # faulthandler is set anew after so long, and not for every step: it takes a thread each time
+MORE_SECONDS = 2.0  # that faulthandler waits longer
+SAVING_SECONDS = 60.0  # that the folder may take
+
+Tell = Callable[[str, str], None]  # takes the reason, and where the main thread is
+
+
+class _Process:
+    """Of this process: whether it is a training command, and what to do before it is ended."""
+
+    is_command = False
+    tell: Tell | None = None
+
+
+@contextmanager
+def ended_when_hanging() -> Iterator[None]:
+    """In here the process is a training command, and may be ended when a run of it hangs."""
+    _Process.is_command = True
+    try:
+        yield
+    finally:
+        _Process.is_command = False
+
+
+@contextmanager
+def told(tell: Tell) -> Iterator[None]:
+    """Call this before the process is ended."""
+    _Process.tell = tell
+    try:
+        yield
+    finally:
+        _Process.tell = None
+
+
+class Watch:
+    """Ends the process when it is not stopped in time; where that must not be, does nothing."""
+
+    def __init__(self) -> None:
+        self._is_worker = multiprocessing.parent_process() is not None
+        self._may_end = self._is_worker or _Process.is_command
+        self._lock = threading.Lock()
+        self._deadline = math.inf
+        self._armed = -math.inf  # when faulthandler was
+        self._reason = ""
+        self._thread: threading.Thread | None = None
+
+    def start(self, seconds: float, reason: str) -> None:
+        """So many seconds from now on."""
+        if not self._may_end:
+            return
+        now = time.monotonic()
+        with self._lock:
+            self._deadline, self._reason = now + seconds, f"{reason} and never returned to Python"
+            if now > self._armed + ARMED_SECONDS:
+                self._armed = now
+                faulthandler.dump_traceback_later(seconds + ARMED_SECONDS + MORE_SECONDS, exit=True)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._wait, name="watch of the environment", daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """What was watched has returned; the thread finds out soon, takes faulthandler back, and ends."""
+        self._deadline = math.inf
+
+    def _wait(self) -> None:
+        while self._is_worker or time.monotonic() < self._deadline:
+            time.sleep(POLL_SECONDS)
+            with self._lock:
+                if self._deadline == math.inf:
+                    faulthandler.cancel_dump_traceback_later()
+                    self._armed, self._thread = -math.inf, None
+                    return
+        self._end()
+
+    def _end(self) -> None:
+        faulthandler.dump_traceback_later(SAVING_SECONDS, exit=True)
+        main = sys._current_frames().get(threading.main_thread().ident or 0)
+        where = "".join(traceback.format_stack(main))
+        print(f"error: {self._reason}; it was in\n{where}", file=sys.stderr, flush=True)
+        with suppress(Exception):
+            if _Process.tell:
+                _Process.tell(self._reason, where)
+            sys.stdout.flush()
+        os._exit(EXIT_FAILED)
