@@ -38,6 +38,19 @@ begin = time.perf_counter()
 model.learn({A2C_STEPS})
 print(time.perf_counter() - begin)
 """
+TINY = ("policy=softmax", "env=cartpole", "env.num_envs=1", "total_env_steps=1", "evaluation.episodes=1")
+TRAINING_ALONE = """
+import sys, time
+from pg_experiments import compose, train
+runs, overrides = int(sys.argv[1]), sys.argv[2:]
+configs = [compose(*overrides, "logging.progress=none", f"seed={seed}") for seed in range(runs)]
+seconds = 0.0
+for first in range(0, runs, 50):
+    begin = time.perf_counter()
+    train(configs[first : first + 50])
+    seconds += time.perf_counter() - begin
+print(seconds)
+"""
 
 
 @dataclass
@@ -74,6 +87,13 @@ def run_sweep(overrides: Sequence[str], cores: int) -> Sweep:
         results = [json.loads(path.read_text()) for path in Path(folder).glob("sweep/*/result.json")]
     training = max(result["wall_seconds"] for result in results)
     return Sweep(training, seconds, sum(result["env_steps"] for result in results), peak)
+
+
+def training_seconds(runs: int) -> float:
+    """What training takes of many tiny jobs: as many together, without launcher, folders and files."""
+    command = [sys.executable, "-c", TRAINING_ALONE, str(runs), *TINY]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=lambda: _take_cores(1))
+    return float(answer.stdout.split()[-1])
 
 
 def a2c_env_steps_per_second(cores: int) -> float:
@@ -126,6 +146,7 @@ def main() -> None:
     a2c: dict[int, list[float]] = {1: [], 2: []}
     jobs: list[Sweep] = []
     few: list[Sweep] = []
+    plain: list[float] = []
     for _ in range(repetitions):
         for cores in a2c:
             a2c[cores].append(a2c_env_steps_per_second(cores))
@@ -133,9 +154,9 @@ def main() -> None:
             extra = VARIANTS[name]
             for runs, cores, grid in ((1, 1, ("seed=0",)), (50, 1, GRID), (50, 2, GRID)):
                 sweeps.setdefault((name, runs, cores), []).append(run_sweep([*SETTINGS, *extra, *grid], cores))
-        tiny = ("policy=softmax", "env=cartpole", "env.num_envs=1", "total_env_steps=1", "evaluation.episodes=1")
-        few.append(run_sweep([*tiny, "seed=range(10)"], 1))
-        jobs.append(run_sweep([*tiny, "seed=range(210)", "hydra.launcher.max_runs_per_batch=50"], 1))
+        few.append(run_sweep([*TINY, "seed=range(10)"], 1))
+        jobs.append(run_sweep([*TINY, "seed=range(210)", "hydra.launcher.max_runs_per_batch=50"], 1))
+        plain.append(training_seconds(210) - training_seconds(10))
     print(f"CartPole-v1, {' '.join(SETTINGS)}; medians of {repetitions}; lr x seeds: {' '.join(GRID)}")
     for cores, speeds in a2c.items():
         print(f"Stable-Baselines3 A2C, 16 envs x 32 steps, {cores} cores: {statistics.median(speeds):,.0f} env steps/s")
@@ -151,8 +172,10 @@ def main() -> None:
             f"{name:32}{runs:5}{cores:6}{seconds:11.2f}{seconds / alone:10.1f}{speed:12,.0f}"
             f"{speed / statistics.median(a2c[cores]):7.1f}{command:11.2f}{peak:9,.0f}"
         )
-    slope = statistics.median((b.command_seconds - a.command_seconds) / 200 for a, b in zip(few, jobs, strict=True))
-    print(f"launcher, folders and files: {slope * 1e3:.1f} ms a job (one iteration of one episode included)")
+    slopes = [(b.command_seconds - a.command_seconds) / 200 for a, b in zip(few, jobs, strict=True)]
+    beyond = statistics.median(slope - training / 200 for slope, training in zip(slopes, plain, strict=True))
+    print(f"launcher, folders and files, beyond training: {beyond * 1e3:.1f} ms a job; ", end="")
+    print(f"with one iteration of one episode and its evaluation: {statistics.median(slopes) * 1e3:.1f} ms")
 
 
 if __name__ == "__main__":

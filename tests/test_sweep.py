@@ -261,6 +261,16 @@ def test_a_job_is_composed_as_hydra_composes_it(loader, tmp_path, overrides):
         assert hydra[key] == hydra_expected[key], key
 
 
+def test_a_folder_may_be_named_by_any_value_of_its_own_job(loader, tmp_path):
+    name = "hydra.sweep.subdir=${seed}_${optimizer.lr}_${policy.activation}"
+    composer = Composer(loader, master_of(loader, tmp_path, "policy=softmax", "env=cartpole", name))
+    given = [["optimizer.lr=0.5"], ["seed=3"], ["seed=3", "policy.activation=tanh"], ["seed=4"], ["optimizer.lr=0.5"]]
+    jobs = [composer(["policy=softmax", "env=cartpole", *own], number) for number, own in enumerate(given)]
+    settings = [(job.config.seed, job.config.optimizer.lr, job.config.policy.activation) for job in jobs]
+    assert [job.name for job in jobs] == ["_".join(map(str, setting)) for setting in settings]
+    assert len(set(settings)) == 4
+
+
 @pytest.mark.parametrize("overrides", [JOBS[2], JOBS[3], JOBS[9], JOBS[11]], ids=" ".join)
 def test_the_files_of_a_job_read_as_those_that_hydra_writes(loader, tmp_path, overrides):
     composer = Composer(loader, master_of(loader, tmp_path))

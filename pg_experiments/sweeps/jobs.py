@@ -42,11 +42,13 @@ class Base:
         node: all of it, `hydra` node included; the latest job's values are in it.
         rest: all of it but `hydra`, pickled: our own bytes, and three times as fast to copy as by `deepcopy`.
         texts: lines of YAML that were made before, by what they say: jobs differ in few of them.
+        shown: the overrides that have changed `node`, by the first part of their keys.
     """
 
     node: DictConfig
     rest: bytes
     texts: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    shown: dict[str, list[str]] = field(default_factory=dict)
 
     @staticmethod
     def of(node: DictConfig) -> "Base":
@@ -56,6 +58,21 @@ class Base:
         with open_dict(rest):
             rest.pop("hydra")
         return Base(node, pickle.dumps(rest))
+
+    def show(self, composed: DictConfig, parsed: Sequence[Override]) -> None:
+        """Put a job's values into `node`, because ${...} in its `hydra` may point at them: those that are other ones.
+
+        Args:
+            composed: the job's config.
+            parsed: its overrides.
+        """
+        changed: dict[str, list[str]] = {root: [] for root in self.shown}
+        for override in parsed:
+            changed.setdefault(override.key_or_group.partition(".")[0], []).append(str(override.input_line))
+        for root, lines in changed.items():
+            if root in composed and self.shown.get(root) != lines:
+                self.node[root] = composed._get_node(root)
+        self.shown.update(changed)
 
     @cached_property
     def hydra(self) -> dict[str, Any]:
@@ -151,8 +168,7 @@ class Composer:
             )
             lines = [str(override.input_line) for override in parsed if not override.is_hydra_override()]
             dirname = self._varied(parsed, [], self._separators.item_sep, self._separators.kv_sep)
-            for root in {override.key_or_group.partition(".")[0] for override in parsed} & set(composed):
-                node[root] = composed._get_node(root)  # what ${...} in Hydra's node may point at
+            base.show(composed, parsed)
             _set_job(node, number, lines, dirname, self.sweep_dir)
             HydraConfig.instance().cfg = node  # type: ignore[assignment]  # what ${hydra:...} reads
             name = str(OmegaConf.select(node, "hydra.sweep.subdir"))
