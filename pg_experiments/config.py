@@ -82,6 +82,24 @@ class NavigationDiscreteConfig(NavigationConfig):
 
 
 @dataclass(frozen=True)
+class AcrobotConfig(EnvConfig):
+    _target_: str = "pg_experiments.envs.acrobot.Acrobot"
+    max_episode_steps: int = checked(500, at_least=1)
+
+
+@dataclass(frozen=True)
+class MountainCarConfig(EnvConfig):
+    _target_: str = "pg_experiments.envs.mountain_car.MountainCar"
+    max_episode_steps: int = checked(200, at_least=1)
+
+
+@dataclass(frozen=True)
+class MountainCarContinuousConfig(EnvConfig):
+    _target_: str = "pg_experiments.envs.mountain_car.MountainCarContinuous"
+    max_episode_steps: int = checked(999, at_least=1)
+
+
+@dataclass(frozen=True)
 class GymnasiumConfig(EnvConfig):
     _target_: str = "pg_experiments.envs.gymnasium_adapter.GymnasiumEnv"
     id: str = "???"
@@ -233,6 +251,9 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "env": {
         "cartpole": CartPoleConfig,
         "pendulum": PendulumConfig,
+        "acrobot": AcrobotConfig,
+        "mountain_car": MountainCarConfig,
+        "mountain_car_continuous": MountainCarContinuousConfig,
         "navigation": NavigationConfig,
         "navigation_discrete": NavigationDiscreteConfig,
         "gymnasium": GymnasiumConfig,

@@ -18,15 +18,19 @@ NEEDS = {  # what an option needs beside it to be valid with the defaults
     ("policy", "softmax"): ("env=cartpole",),
     ("policy", "tabular_softmax"): ("env=gymnasium", "env.id=FrozenLake-v1"),
     ("env", "cartpole"): ("policy=softmax",),
+    ("env", "acrobot"): ("policy=softmax",),
+    ("env", "mountain_car"): ("policy=softmax",),
     ("env", "navigation_discrete"): ("policy=softmax",),
     ("env", "gymnasium"): ("policy=softmax", "env.id=CartPole-v1"),
     ("optimizer", "torch"): ("optimizer._target_=torch.optim.Adagrad",),
 }
 HARMLESS = ("checkpoint.every=2", "logging.every=3", "evaluation.every=5", "logging.tensorboard=false")
+DISCRETE = ("cartpole", "acrobot", "mountain_car", "navigation_discrete")
+CONTINUOUS = ("pendulum", "mountain_car_continuous", "navigation")
 WRONG_FITS = (  # policy and environment that do not go together
-    *(("gaussian", env) for env in ("cartpole", "navigation_discrete")),
-    *((policy, env) for policy in ("softmax", "tabular_softmax") for env in ("pendulum", "navigation")),
-    *(("tabular_softmax", env) for env in ("cartpole", "navigation_discrete")),
+    *(("gaussian", env) for env in DISCRETE),
+    *((policy, env) for policy in ("softmax", "tabular_softmax") for env in CONTINUOUS),
+    *(("tabular_softmax", env) for env in DISCRETE),
 )
 NO_NUMBER = st.sampled_from(("abc", "'1 2'", "true", "1-2", "{a:1}", "0x", "one", "--", "1..2", "'ü'", "''"))
 NO_VALUE = st.sampled_from(("${nothing}", "${nothing.deeper}", "${no_resolver:1}", "${oc.env:PG_NO_SUCH}", "${", "${}"))

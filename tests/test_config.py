@@ -24,6 +24,8 @@ PARTNERS = {  # what a file needs beside it, where the defaults do not fit
     "policy/softmax": ("env=cartpole",),
     "policy/tabular_softmax": ("env=gymnasium", "env.id=FrozenLake-v1"),
     "env/cartpole": ("policy=softmax",),
+    "env/acrobot": ("policy=softmax",),
+    "env/mountain_car": ("policy=softmax",),
     "env/navigation_discrete": ("policy=softmax",),
     "env/gymnasium": ("policy=softmax", "env.id=CartPole-v1"),
     "optimizer/torch": ("optimizer._target_=torch.optim.Adagrad",),

@@ -36,15 +36,23 @@ ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow one
     "pendulum": ("env=pendulum", "env.num_envs=3", "env.max_episode_steps=67"),
     "navigation": ("env=navigation", "env.num_envs=6", "env.max_episode_steps=71"),
     "navigation_discrete": ("env=navigation_discrete", "env.num_envs=5", "env.max_episode_steps=66"),
-    "acrobot": ("env=gymnasium", "env.id=Acrobot-v1", "env.num_envs=3", "env.max_episode_steps=20"),
-    "mountain_car": ("env=gymnasium", "env.id=MountainCarContinuous-v0", "env.num_envs=3", "env.max_episode_steps=9"),
+    "acrobot": ("env=acrobot", "env.num_envs=3", "env.max_episode_steps=70"),
+    "mountain_car": ("env=mountain_car", "env.num_envs=3", "env.max_episode_steps=30"),
+    "mountain_car_continuous": ("env=mountain_car_continuous", "env.num_envs=5", "env.max_episode_steps=65"),
+    "gymnasium_acrobot": ("env=gymnasium", "env.id=Acrobot-v1", "env.num_envs=3", "env.max_episode_steps=20"),
+    "gymnasium_mountain_car": (
+        "env=gymnasium",
+        "env.id=MountainCarContinuous-v0",
+        "env.num_envs=3",
+        "env.max_episode_steps=9",
+    ),
     "frozen_lake": ("env=gymnasium", "env.id=FrozenLake-v1", "env.num_envs=6", "env.kwargs.desc=[SFH,FFG]"),
     "small_mdp": (),  # of this folder, see `base_config`
 }
 FITTING = {
-    "softmax": ("cartpole", "navigation_discrete", "acrobot"),
-    "gaussian": ("pendulum", "navigation", "mountain_car"),
-    "gaussian_state_dependent_std": ("pendulum", "navigation", "mountain_car"),
+    "softmax": ("cartpole", "navigation_discrete", "acrobot", "mountain_car", "gymnasium_acrobot"),
+    "gaussian": ("pendulum", "navigation", "mountain_car_continuous", "gymnasium_mountain_car"),
+    "gaussian_state_dependent_std": ("pendulum", "navigation", "gymnasium_mountain_car"),
     "tabular_softmax": ("frozen_lake", "small_mdp"),
 }
 PAIRS = [(policy, env) for policy, envs in FITTING.items() for env in envs]

@@ -1,0 +1,98 @@
+"""Mountain car: a weak engine has to swing a car out of a valley, by three pushes or by a force of any size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
+
+LEFT, RIGHT = -1.2, 0.6  # ends of the road; all lengths in the units of the source
+MAX_SPEED = 0.07  # per step
+SLOPE = 0.0025  # of gravity, per step and step
+PUSH, FORCE = 0.001, 0.0015  # the engine's, per step and step
+START = (-0.6, -0.4)
+GOAL, CONTINUOUS_GOAL = 0.5, 0.45
+
+State = tuple[Float[Tensor, "runs envs"], ...]
+
+
+@dataclass(frozen=True)
+class _Road:
+    """What both cars share: a valley in the shape of sin(3x), and a state of (position, velocity), which is observed.
+
+    The car starts at rest, uniformly in [-0.6, -0.4). The road's left end stops it.
+    """
+
+    def reset(self, noise: Float[Tensor, "runs envs 1"]) -> tuple[State, Tensor]:
+        """Start at rest near the bottom."""
+        position = START[0] + (START[1] - START[0]) * noise[..., 0]
+        state = (position, torch.zeros_like(position))
+        return state, torch.stack(state, -1)
+
+    def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
+        return tuple(part[rows] for part in state)
+
+    def join(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+
+    @staticmethod
+    def _moved(state: State, acceleration: Float[Tensor, "runs envs"]) -> State:
+        """The state one step later, with the engine's acceleration."""
+        position, velocity = state
+        velocity = velocity + (acceleration - SLOPE * torch.cos(3 * position))
+        velocity = velocity.clamp(-MAX_SPEED, MAX_SPEED)
+        position = (position + velocity).clamp(LEFT, RIGHT)
+        velocity = torch.where((position == LEFT) & (velocity < 0), 0.0, velocity)
+        return position, velocity
+
+
+@dataclass(frozen=True)
+class MountainCar(_Road):
+    """Gymnasium's MountainCar-v0, every copy of every run at once.
+
+    Actions 0, 1 and 2 push left, not at all, and right. Reward -1 a step, the last one included. The episode
+    terminates at position 0.5 or beyond.
+
+    Source: Moore (1990), "Efficient memory-based learning for robot control"; Sutton and Barto (2018), example 10.1.
+    """
+
+    max_episode_steps: int = 200
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec(2, DiscreteActions(3), self.max_episode_steps, reset_noise_size=1)
+
+    def step(self, state: State, action: Int64[Tensor, "runs envs"], running: Bool[Tensor, "runs envs"]) -> Transition:
+        state = self._moved(state, (action - 1).to(state[0].dtype) * PUSH)
+        terminated = (state[0] >= GOAL) & (state[1] >= 0)
+        reward = torch.full_like(state[0], -1.0)
+        return Transition(state, torch.stack(state, -1), reward, terminated, torch.zeros_like(terminated))
+
+
+@dataclass(frozen=True)
+class MountainCarContinuous(_Road):
+    """Gymnasium's MountainCarContinuous-v0, every copy of every run at once.
+
+    The action is one force in [-1, 1]. The reward of a step is -0.1 action², and 100 more for the one that reaches
+    position 0.45: there the episode terminates.
+
+    Source: Moore (1990), as above; Gymnasium's rewards.
+    """
+
+    max_episode_steps: int = 999
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec(2, BoxActions((-1.0,), (1.0,)), self.max_episode_steps, reset_noise_size=1)
+
+    def step(
+        self, state: State, action: Float[Tensor, "runs envs 1"], running: Bool[Tensor, "runs envs"]
+    ) -> Transition:
+        force = action[..., 0]
+        state = self._moved(state, force.clamp(-1.0, 1.0) * FORCE)
+        terminated = (state[0] >= CONTINUOUS_GOAL) & (state[1] >= 0)
+        reward = terminated.to(force.dtype) * 100 - 0.1 * force.square()
+        return Transition(state, torch.stack(state, -1), reward, terminated, torch.zeros_like(terminated))
