@@ -100,6 +100,21 @@ class MountainCarContinuousConfig(EnvConfig):
 
 
 @dataclass(frozen=True)
+class FrozenLakeConfig(EnvConfig):
+    _target_: str = "pg_experiments.envs.tabular.FrozenLake"
+    map: list[str] = checked(["SFFF", "FHFH", "FFFH", "HFFG"], items=(1, 100))
+    is_slippery: bool = True
+    max_episode_steps: int = checked(100, at_least=1)
+
+
+@dataclass(frozen=True)
+class CliffWalkingConfig(EnvConfig):
+    _target_: str = "pg_experiments.envs.tabular.CliffWalking"
+    is_slippery: bool = False
+    max_episode_steps: int = checked(200, at_least=1)
+
+
+@dataclass(frozen=True)
 class GymnasiumConfig(EnvConfig):
     _target_: str = "pg_experiments.envs.gymnasium_adapter.GymnasiumEnv"
     id: str = "???"
@@ -254,6 +269,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "acrobot": AcrobotConfig,
         "mountain_car": MountainCarConfig,
         "mountain_car_continuous": MountainCarContinuousConfig,
+        "frozen_lake": FrozenLakeConfig,
+        "cliff_walking": CliffWalkingConfig,
         "navigation": NavigationConfig,
         "navigation_discrete": NavigationDiscreteConfig,
         "gymnasium": GymnasiumConfig,

@@ -20,6 +20,8 @@ NEEDS = {  # what an option needs beside it to be valid with the defaults
     ("env", "cartpole"): ("policy=softmax",),
     ("env", "acrobot"): ("policy=softmax",),
     ("env", "mountain_car"): ("policy=softmax",),
+    ("env", "frozen_lake"): ("policy=softmax",),
+    ("env", "cliff_walking"): ("policy=softmax",),
     ("env", "navigation_discrete"): ("policy=softmax",),
     ("env", "gymnasium"): ("policy=softmax", "env.id=CartPole-v1"),
     ("optimizer", "torch"): ("optimizer._target_=torch.optim.Adagrad",),
@@ -28,7 +30,7 @@ HARMLESS = ("checkpoint.every=2", "logging.every=3", "evaluation.every=5", "logg
 DISCRETE = ("cartpole", "acrobot", "mountain_car", "navigation_discrete")
 CONTINUOUS = ("pendulum", "mountain_car_continuous", "navigation")
 WRONG_FITS = (  # policy and environment that do not go together
-    *(("gaussian", env) for env in DISCRETE),
+    *(("gaussian", env) for env in (*DISCRETE, "frozen_lake", "cliff_walking")),
     *((policy, env) for policy in ("softmax", "tabular_softmax") for env in CONTINUOUS),
     *(("tabular_softmax", env) for env in DISCRETE),
 )

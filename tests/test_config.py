@@ -26,6 +26,8 @@ PARTNERS = {  # what a file needs beside it, where the defaults do not fit
     "env/cartpole": ("policy=softmax",),
     "env/acrobot": ("policy=softmax",),
     "env/mountain_car": ("policy=softmax",),
+    "env/frozen_lake": ("policy=softmax",),
+    "env/cliff_walking": ("policy=softmax",),
     "env/navigation_discrete": ("policy=softmax",),
     "env/gymnasium": ("policy=softmax", "env.id=CartPole-v1"),
     "optimizer/torch": ("optimizer._target_=torch.optim.Adagrad",),

@@ -27,6 +27,7 @@ from pg_experiments.envs.mountain_car import MountainCar, MountainCarContinuous
 from pg_experiments.envs.navigation import Navigation, NavigationDiscrete
 from pg_experiments.envs.pendulum import Pendulum
 from pg_experiments.envs.registration import register
+from pg_experiments.envs.tabular import CliffWalking, FrozenLake
 
 register()
 
@@ -361,7 +362,10 @@ def test_select_keeps_the_rows_in_the_given_order(reference: Reference) -> None:
 
 
 def test_every_native_environment_has_a_reference() -> None:
-    """A new environment in `pg_experiments/envs` must join `REFERENCES`; adapters need not."""
+    """A new environment in `pg_experiments/envs` must join `REFERENCES`; adapters need not.
+
+    Finite ones, whose state is another, have `test_tabular_envs.py`.
+    """
     adapters = ("gymnasium", "envpool")
     native = set()
     for module_info in pkgutil.iter_modules(pg_experiments.envs.__path__):
@@ -373,7 +377,7 @@ def test_every_native_environment_has_a_reference() -> None:
             if is_own_class and is_dataclass(value) and all(hasattr(value, name) for name in ("reset", "step", "spec")):
                 native.add(value)
     assert native >= {CartPole, Pendulum, Acrobot, MountainCar, MountainCarContinuous, Navigation, NavigationDiscrete}
-    assert native == {type(reference.native) for reference in REFERENCES}
+    assert native == {type(reference.native) for reference in REFERENCES} | {FrozenLake, CliffWalking}
 
 
 # --- the navigation task itself -------------------------------------------------------------------------
@@ -407,6 +411,7 @@ def test_registration_loads_neither_torch_nor_matplotlib() -> None:
         import sys, gymnasium, pg_experiments
         before = set(sys.modules)
         from pg_experiments.envs.registration import register
+from pg_experiments.envs.tabular import CliffWalking, FrozenLake
         register()
         gymnasium.make("pg_experiments/Navigation-v0").reset(seed=0)
         print(sorted({"torch", "matplotlib"} & (set(sys.modules) - before)))

@@ -46,14 +46,16 @@ ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow one
         "env.num_envs=3",
         "env.max_episode_steps=9",
     ),
-    "frozen_lake": ("env=gymnasium", "env.id=FrozenLake-v1", "env.num_envs=6", "env.kwargs.desc=[SFH,FFG]"),
+    "frozen_lake": ("env=frozen_lake", "env.num_envs=7"),
+    "cliff_walking": ("env=cliff_walking", "env.num_envs=3", "env.max_episode_steps=66", "env.is_slippery=true"),
+    "gymnasium_frozen_lake": ("env=gymnasium", "env.id=FrozenLake-v1", "env.num_envs=6", "env.kwargs.desc=[SFH,FFG]"),
     "small_mdp": (),  # of this folder, see `base_config`
 }
 FITTING = {
     "softmax": ("cartpole", "navigation_discrete", "acrobot", "mountain_car", "gymnasium_acrobot"),
     "gaussian": ("pendulum", "navigation", "mountain_car_continuous", "gymnasium_mountain_car"),
     "gaussian_state_dependent_std": ("pendulum", "navigation", "gymnasium_mountain_car"),
-    "tabular_softmax": ("frozen_lake", "small_mdp"),
+    "tabular_softmax": ("frozen_lake", "cliff_walking", "gymnasium_frozen_lake", "small_mdp"),
 }
 PAIRS = [(policy, env) for policy, envs in FITTING.items() for env in envs]
 OPTIMIZERS = {

@@ -1,0 +1,211 @@
+"""Finite environments, given by the table of all that can happen in them: a frozen lake, a walk along a cliff."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from pg_experiments.envs.interface import DiscreteActions, EnvSpec, Transition
+from pg_experiments.errors import ConfigError
+
+Cell = tuple[int, int]  # row and column
+Outcome = tuple[float, Cell, float, bool]  # probability, next cell, reward, terminated
+
+LAKE = ("SFFF", "FHFH", "FFFH", "HFFG")
+LAKE_MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))  # left, down, right, up
+CLIFF_MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
+CLIFF_ROWS, CLIFF_COLUMNS = 4, 12
+
+
+class Table(NamedTuple):
+    """Everything that can follow each action in each state, as float64; states of a grid are counted row by row.
+
+    Attributes:
+        probability: of each outcome; they add up to 1.
+        following: the state that it leads to.
+        reward: that it gives.
+        terminated: whether the task ends with it.
+        start: probability of each state to start in.
+    """
+
+    probability: Float[Tensor, "states actions outcomes"]
+    following: Int64[Tensor, "states actions outcomes"]
+    reward: Float[Tensor, "states actions outcomes"]
+    terminated: Bool[Tensor, "states actions outcomes"]
+    start: Float[Tensor, " states"]
+
+
+class _Tabular:
+    """What finite environments share. The observation is the one-hot vector of the state.
+
+    The state of a copy is its place in the table, the uniform numbers that decide the outcomes of its steps, and the
+    number of steps: chance is drawn at the reset, like all noise of an environment.
+    """
+
+    max_episode_steps: int
+
+    @property
+    def table(self) -> Table:
+        """All that can happen."""
+        raise NotImplementedError
+
+    @property
+    def spec(self) -> EnvSpec:
+        states, actions, outcomes = self.table.probability.shape
+        noise = 1 + (self.max_episode_steps if outcomes > 1 else 0)
+        return EnvSpec(states, DiscreteActions(actions), self.max_episode_steps, noise, states)
+
+    def reset(self, noise: Float[Tensor, "runs envs noise"]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Start in a state drawn by the first number; the others are for the steps."""
+        place = _drawn(self.table.start.to(noise.dtype), noise[..., 0])
+        return (place, noise[..., 1:], torch.zeros_like(place)), self._observation(place, noise.dtype)
+
+    def step(
+        self, state: tuple[Tensor, ...], action: Int64[Tensor, "runs envs"], running: Bool[Tensor, "runs envs"]
+    ) -> Transition:
+        place, noise, steps = state
+        outcome = torch.zeros_like(place)
+        if noise.shape[-1]:
+            now = noise.gather(-1, steps.clamp(max=noise.shape[-1] - 1)[..., None])[..., 0]
+            outcome = _drawn(self.table.probability.to(noise.dtype)[place, action], now)
+        chosen = (place, action, outcome)
+        place, terminated = self.table.following[chosen], self.table.terminated[chosen]
+        reward = self.table.reward[chosen].to(noise.dtype)
+        observation = self._observation(place, noise.dtype)
+        return Transition((place, noise, steps + 1), observation, reward, terminated, torch.zeros_like(terminated))
+
+    def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
+        return tuple(part[rows] for part in state)
+
+    def join(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+
+    def expected_return(self, policy: Float[Tensor, "states actions"], gamma: float) -> Float[Tensor, ""]:
+        """J = E[Σ γᵗ rₜ] within the time limit, exactly; autograd through it gives the exact policy gradient.
+
+        From the last step backwards, V(s) = Σₐ π(a | s) Σ over outcomes of P (r + γ V(s'), or r where it ends).
+
+        Args:
+            policy: π(a | s), float64.
+            gamma: γ.
+        """
+        table = self.table
+        value = torch.zeros(len(table.start), dtype=torch.float64)
+        for _ in range(self.max_episode_steps):
+            after = table.reward + gamma * torch.where(table.terminated, 0.0, value[table.following])
+            value = (policy * (table.probability * after).sum(-1)).sum(-1)
+        return (table.start * value).sum(-1)
+
+    def _observation(self, place: Int64[Tensor, "runs envs"], dtype: torch.dtype) -> Float[Tensor, "runs envs states"]:
+        return torch.eye(len(self.table.start), dtype=dtype)[place]
+
+
+@dataclass(frozen=True)
+class FrozenLake(_Tabular):
+    """Gymnasium's FrozenLake-v1, every copy of every run at once: walk from S to G over ice, past the holes.
+
+    Actions 0 to 3 go left, down, right and up; on slippery ice only one time in three, and else to one of the two
+    sides. Reward 1 for reaching G, else 0. The episode terminates there and in a hole.
+
+    Attributes:
+        map: rows of S (start), F (frozen), H (hole) and G (goal), all of the same length.
+        is_slippery: see above.
+    """
+
+    map: Sequence[str] = LAKE
+    is_slippery: bool = True
+    max_episode_steps: int = 100
+
+    def __post_init__(self) -> None:
+        text = "".join(self.map)
+        if len({len(row) for row in self.map}) != 1 or not set(text) <= set("SFHG") or not set("SG") <= set(text):
+            wanted = "must be rows of equal length, of the letters S, F, H and G, with a start S and a goal G"
+            raise ConfigError("env.map", list(self.map), wanted)
+
+    @cached_property
+    def table(self) -> Table:
+        size = (len(self.map), len(self.map[0]))
+
+        def outcomes(cell: Cell, action: int) -> list[Outcome]:
+            if self.map[cell[0]][cell[1]] in "HG":
+                return [(1.0, cell, 0.0, True)]
+            reached = [_moved(cell, move, size) for move in _directions(LAKE_MOVES, action, self.is_slippery)]
+            letters = [self.map[row][column] for row, column in reached]
+            return [
+                (1 / len(reached), after, float(letter == "G"), letter in "HG")
+                for after, letter in zip(reached, letters, strict=True)
+            ]
+
+        return _table(size, outcomes, [float(letter == "S") for letter in "".join(self.map)])
+
+
+@dataclass(frozen=True)
+class CliffWalking(_Tabular):
+    """Gymnasium's CliffWalking-v1, every copy of every run at once: from corner to corner along a cliff.
+
+    Four rows of twelve cells; the start is the lower left one, the goal the lower right one, and between them is the
+    cliff. Actions 0 to 3 go up, right, down and left, on slippery ground as on a `FrozenLake`. Reward -1 a step; a
+    step into the cliff gives -100 and leads back to the start. The episode terminates at the goal. Gymnasium's own has
+    no time limit.
+
+    Source: Sutton and Barto (2018), example 6.6.
+    """
+
+    is_slippery: bool = False
+    max_episode_steps: int = 200
+
+    @cached_property
+    def table(self) -> Table:
+        size = (CLIFF_ROWS, CLIFF_COLUMNS)
+        start, goal = (CLIFF_ROWS - 1, 0), (CLIFF_ROWS - 1, CLIFF_COLUMNS - 1)
+
+        def outcomes(cell: Cell, action: int) -> list[Outcome]:
+            reached = [_moved(cell, move, size) for move in _directions(CLIFF_MOVES, action, self.is_slippery)]
+            falls = [row == CLIFF_ROWS - 1 and 0 < column < CLIFF_COLUMNS - 1 for row, column in reached]
+            return [
+                (1 / len(reached), start if fall else after, -100.0 if fall else -1.0, after == goal)
+                for after, fall in zip(reached, falls, strict=True)
+            ]
+
+        first = [0.0] * (CLIFF_ROWS * CLIFF_COLUMNS)
+        first[start[0] * CLIFF_COLUMNS + start[1]] = 1.0
+        return _table(size, outcomes, first)
+
+
+def _directions(moves: Sequence[Cell], action: int, is_slippery: bool) -> list[Cell]:
+    """Where an action may lead: on slippery ground also to both sides."""
+    return [moves[(action + turn) % 4] for turn in ((-1, 0, 1) if is_slippery else (0,))]
+
+
+def _moved(cell: Cell, move: Cell, size: Cell) -> Cell:
+    """The cell beside this one, or this one where the grid ends."""
+    row, column = (min(max(at + by, 0), most - 1) for at, by, most in zip(cell, move, size, strict=True))
+    return row, column
+
+
+def _table(size: Cell, outcomes: Callable[[Cell, int], list[Outcome]], start: Sequence[float]) -> Table:
+    """The table of a grid, from the outcomes of each action in each cell; those of probability 0 fill it up."""
+    cells = [(row, column) for row in range(size[0]) for column in range(size[1])]
+    lists = [[outcomes(cell, action) for action in range(4)] for cell in cells]
+    most = max(len(own) for of_cell in lists for own in of_cell)
+    filled = [[own + [(0.0, *own[0][1:])] * (most - len(own)) for own in of_cell] for of_cell in lists]
+    probability, reward = (
+        torch.tensor([[[one[part] for one in own] for own in of_cell] for of_cell in filled], dtype=torch.float64)
+        for part in (0, 2)
+    )
+    following = torch.tensor([[[one[1][0] * size[1] + one[1][1] for one in own] for own in row] for row in filled])
+    terminated = torch.tensor([[[one[3] for one in own] for own in of_cell] for of_cell in filled])
+    weights = torch.tensor(start, dtype=torch.float64)
+    return Table(probability, following, reward, terminated, weights / weights.sum(-1))
+
+
+def _drawn(
+    probability: Float[Tensor, "*copies outcomes"], noise: Float[Tensor, "runs envs"]
+) -> Int64[Tensor, "runs envs"]:
+    """The outcome that a uniform number stands for: the first whose cumulative probability is above it."""
+    below = (noise[..., None] >= probability.cumsum(-1)).sum(-1)
+    return below.clamp(max=probability.shape[-1] - 1)
