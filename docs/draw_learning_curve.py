@@ -1,6 +1,6 @@
 """Train the main job on seeds 0 to 9 with the defaults and draw its learning curve.
 
-python docs/draw_learning_curve.py        # about two minutes; writes docs/learning_curve.png
+python docs/draw_learning_curve.py        # about three minutes; writes docs/learning_curve.png
 """
 
 import argparse
