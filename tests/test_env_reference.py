@@ -411,7 +411,6 @@ def test_registration_loads_neither_torch_nor_matplotlib() -> None:
         import sys, gymnasium, pg_experiments
         before = set(sys.modules)
         from pg_experiments.envs.registration import register
-from pg_experiments.envs.tabular import CliffWalking, FrozenLake
         register()
         gymnasium.make("pg_experiments/Navigation-v0").reset(seed=0)
         print(sorted({"torch", "matplotlib"} & (set(sys.modules) - before)))
