@@ -10,12 +10,24 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+from pg_experiments.env_config import (
+    AcrobotConfig,
+    CartPoleConfig,
+    CliffWalkingConfig,
+    EnvConfig,
+    FrozenLakeConfig,
+    GymnasiumConfig,
+    MountainCarConfig,
+    MountainCarContinuousConfig,
+    NavigationConfig,
+    NavigationDiscreteConfig,
+    PendulumConfig,
+)
 from pg_experiments.schema_fields import check_value, checked, per_run
 
-MOST_COPIES = 100_000  # units of a layer, copies of an environment: more is a slip of the finger
+MOST_UNITS = 100_000  # of a layer: more is a slip of the finger
 MOST_LAYERS = 1000
 MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
-SHORTEST_LIMIT, LONGEST_LIMIT = 0.01, 86_400.0  # seconds that a step may take
 ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
 # --- policy -----------------------------------------------------------------------------------------------------------
@@ -24,7 +36,7 @@ ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 @dataclass(frozen=True)
 class SoftmaxConfig:
     _target_: str = "pg_experiments.policies.softmax.Softmax"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES, items=(0, MOST_LAYERS))
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
 
 
@@ -36,90 +48,10 @@ class TabularSoftmaxConfig:
 @dataclass(frozen=True)
 class GaussianConfig:
     _target_: str = "pg_experiments.policies.gaussian.Gaussian"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES, items=(0, MOST_LAYERS))
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
     state_dependent_std: bool = False
     initial_std: float = per_run(1.0, above=0)
-
-
-# --- env --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class EnvConfig:
-    _target_: str = "???"
-    num_envs: int = checked(64, at_least=1, at_most=MOST_COPIES)
-    gamma: float = per_run(0.99, at_least=0, at_most=1)
-    reward_scale: float = per_run(1.0, above=0)
-    default_initial_std: float = per_run(1.0, above=0)
-    default_env_steps: int = per_run(1_000_000, at_least=1)
-    step_seconds: float | None = checked(None, at_least=SHORTEST_LIMIT, at_most=LONGEST_LIMIT)
-
-
-@dataclass(frozen=True)
-class CartPoleConfig(EnvConfig):
-    _target_: str = "pg_experiments.envs.cartpole.CartPole"
-    max_episode_steps: int = checked(500, at_least=1)
-
-
-@dataclass(frozen=True)
-class PendulumConfig(EnvConfig):
-    _target_: str = "pg_experiments.envs.pendulum.Pendulum"
-    max_episode_steps: int = checked(200, at_least=1)
-
-
-@dataclass(frozen=True)
-class NavigationConfig(EnvConfig):
-    _target_: str = "pg_experiments.envs.navigation.Navigation"
-    max_episode_steps: int = checked(100, at_least=1)
-    start_noise: float = checked(0.02, at_least=0, at_most=0.05)
-
-
-@dataclass(frozen=True)
-class NavigationDiscreteConfig(NavigationConfig):
-    _target_: str = "pg_experiments.envs.navigation.NavigationDiscrete"
-    max_episode_steps: int = checked(400, at_least=1)
-
-
-@dataclass(frozen=True)
-class AcrobotConfig(EnvConfig):
-    _target_: str = "pg_experiments.envs.acrobot.Acrobot"
-    max_episode_steps: int = checked(500, at_least=1)
-
-
-@dataclass(frozen=True)
-class MountainCarConfig(EnvConfig):
-    _target_: str = "pg_experiments.envs.mountain_car.MountainCar"
-    max_episode_steps: int = checked(200, at_least=1)
-
-
-@dataclass(frozen=True)
-class MountainCarContinuousConfig(EnvConfig):
-    _target_: str = "pg_experiments.envs.mountain_car.MountainCarContinuous"
-    max_episode_steps: int = checked(999, at_least=1)
-
-
-@dataclass(frozen=True)
-class FrozenLakeConfig(EnvConfig):
-    _target_: str = "pg_experiments.envs.tabular.FrozenLake"
-    map: list[str] = checked(["SFFF", "FHFH", "FFFH", "HFFG"], items=(1, 100))
-    is_slippery: bool = True
-    max_episode_steps: int = checked(100, at_least=1)
-
-
-@dataclass(frozen=True)
-class CliffWalkingConfig(EnvConfig):
-    _target_: str = "pg_experiments.envs.tabular.CliffWalking"
-    is_slippery: bool = False
-    max_episode_steps: int = checked(200, at_least=1)
-
-
-@dataclass(frozen=True)
-class GymnasiumConfig(EnvConfig):
-    _target_: str = "pg_experiments.envs.gymnasium_adapter.GymnasiumEnv"
-    id: str = "???"
-    max_episode_steps: int | None = checked(None, at_least=1)
-    kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 # --- optimizer --------------------------------------------------------------------------------------------------------
@@ -190,9 +122,9 @@ class LeaveOneOutConfig:
 @dataclass(frozen=True)
 class ValueNetworkConfig:
     _target_: str = "pg_experiments.baselines.value_network.ValueNetwork"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_COPIES, items=(0, MOST_LAYERS))
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
-    updates_per_iteration: int = checked(3, at_least=1, at_most=MOST_COPIES)
+    updates_per_iteration: int = checked(3, at_least=1, at_most=MOST_UNITS)
     optimizer: Any = "???"
 
 

@@ -84,12 +84,15 @@ def repeat(run_dir: Path, target: Path, trust: Sequence[str] = ()) -> int:
 
 
 def _train_again(config: Config, target: Path, iterations: int | None) -> None:
+    from pg_experiments.envs.hanging import ended_when_hanging
     from pg_experiments.progress import make_display
+    from pg_experiments.summary import print_summary
     from pg_experiments.training import Interrupted, train
 
     display = _Until(make_display(config.logging.progress), iterations)
     try:
-        train([config], [target], display)
+        with ended_when_hanging(print_summary):
+            train([config], [target], display)
     except Interrupted:
         if not display.reached:  # it was the user's Ctrl-C
             raise

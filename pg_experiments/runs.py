@@ -12,7 +12,8 @@ from torch import Tensor
 from pg_experiments.algorithms.reinforce import Reinforce
 from pg_experiments.baselines.batch_mean import BatchMean
 from pg_experiments.baselines.interface import Baseline
-from pg_experiments.config import SCHEMAS, Config, EnvConfig, walk
+from pg_experiments.config import SCHEMAS, Config, walk
+from pg_experiments.env_config import EnvConfig
 from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
 from pg_experiments.envs.time_limit import limited
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest

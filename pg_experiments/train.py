@@ -43,7 +43,8 @@ def run_job(node: DictConfig) -> float | None:
     config = to_config(node)
     own_modules = modules_to_trust(asdict(config))
     try:
-        (result,) = train([config if alone else resuming(config)], [Path(job.runtime.output_dir)])
+        with ended_when_hanging(lambda result: print_summary(result, own_modules)):
+            (result,) = train([config if alone else resuming(config)], [Path(job.runtime.output_dir)])
     except Interrupted as interrupted:
         resume = again(sys.argv[1:], job.runtime.output_dir) if alone else ""
         for result in interrupted.results:
@@ -61,7 +62,7 @@ def run_job(node: DictConfig) -> float | None:
 
 def main() -> None:
     """Run the command line; exit code 0, 1 (a run failed), 2 (a user's mistake), 130 (Ctrl-C) or 143 (SIGTERM)."""
-    with heard(), ended_when_hanging():
+    with heard():
         try:
             command()
         except KeyboardInterrupt:

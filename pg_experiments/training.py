@@ -5,7 +5,6 @@ import signal
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import torch
 from pg_experiments.algorithms.reinforce import Iteration
 from pg_experiments.batch import Batch, State, joined, parameters_of, rows_of, what_they_raise
 from pg_experiments.config import Config, config_sha256
-from pg_experiments.envs.hanging import told
+from pg_experiments.envs.hanging import failed_first
 from pg_experiments.errors import EnvError, UserError, reason_of
 from pg_experiments.evaluation import Evaluation, evaluate_each
 from pg_experiments.interruption import Stop, heard, unbroken
@@ -27,9 +26,7 @@ from pg_experiments.results import RunResult, parameters_sha256
 from pg_experiments.resume import env_steps_of, iterations_of
 from pg_experiments.run_folder import FolderError
 from pg_experiments.runs import DTYPES
-from pg_experiments.summary import print_summary
 from pg_experiments.surroundings import surroundings
-from pg_experiments.trust import modules_to_trust
 
 WAITING_SECONDS = 10.0  # runs that have ended wait so long for others, to be evaluated as one program
 
@@ -153,7 +150,7 @@ class _Training:
             for run in range(len(self.configs)) if self.recording.paths else []:
                 if run not in self.results:
                     self._open(run)
-            with told(self._fail_all):
+            with failed_first(self._fail_all):
                 while self.batch.active or self.waiting:
                     if self.batch.active:
                         self._iterate()
@@ -239,14 +236,14 @@ class _Training:
             self.batch = Batch(self.configs, joined([self.good[run] for run in range(len(self.configs))]))
         self.batch.active = staying
 
-    def _fail_all(self, reason: str, details: str) -> None:
-        """The last words of a process that is ended because a step hangs; said by another thread."""
+    def _fail_all(self, reason: str, details: str) -> list[RunResult]:
+        """Fail what still trains, because the process is ended while a step hangs; called by another thread."""
         if self.display:
             self.display.close()
-        for run, state in self.good.items():
-            if run not in self.results:
-                self._finish(Ended(run, state), "failed", reason, details)
-                print_summary(self.results[run], modules_to_trust(asdict(self.configs[run])))
+        left = [Ended(run, state) for run, state in self.good.items() if run not in self.results]
+        for ended in left:
+            self._finish(ended, "failed", reason, details)
+        return [self.results[ended.run] for ended in left]
 
     def _has_used_its_steps(self, run: int) -> bool:
         return self.batch.env_steps[run] >= self.configs[run].total_env_steps

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from pg_experiments.config import GROUPS, SCHEMAS, GymnasiumConfig
+from pg_experiments.config import GROUPS, SCHEMAS
+from pg_experiments.env_config import GymnasiumConfig
 from pg_experiments.errors import ConfigError
 
 MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pg_experiments.config import Config, EnvConfig
+from pg_experiments.config import Config
+from pg_experiments.env_config import EnvConfig
 from pg_experiments.envs.interface import DiscreteActions, EnvSpec, Transition
 
 

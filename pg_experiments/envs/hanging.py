@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 EXIT_FAILED = 1
 POLL_SECONDS = 0.2
@@ -24,34 +25,39 @@ ARMED_SECONDS = 1.0  # faulthandler is set anew after so long, and not for every
 MORE_SECONDS = 2.0  # that faulthandler waits longer
 SAVING_SECONDS = 60.0  # that the folder may take
 
-Tell = Callable[[str, str], None]  # takes the reason, and where the main thread is
+Fail = Callable[[str, str], list[Any]]  # from the reason, and where the main thread is, to the results of the runs
+Show = Callable[[Any], None]  # takes one of them
 
 
 class _Process:
-    """Of this process: whether it is a training command, and what to do before it is ended."""
+    """Of this process: how its training fails its runs, and, where it is a training command, shows their results."""
 
-    is_command = False
-    tell: Tell | None = None
-
-
-@contextmanager
-def ended_when_hanging() -> Iterator[None]:
-    """In here the process is a training command, and may be ended when a run of it hangs."""
-    _Process.is_command = True
-    try:
-        yield
-    finally:
-        _Process.is_command = False
+    fail: Fail | None = None
+    show: Show | None = None
 
 
 @contextmanager
-def told(tell: Tell) -> Iterator[None]:
-    """Call this before the process is ended."""
-    _Process.tell = tell
+def ended_when_hanging(show: Show) -> Iterator[None]:
+    """In here the process is a training command: it may be ended when a run of it hangs.
+
+    Args:
+        show: called with the `RunResult` of every run that was failed before the end.
+    """
+    _Process.show = show
     try:
         yield
     finally:
-        _Process.tell = None
+        _Process.show = None
+
+
+@contextmanager
+def failed_first(fail: Fail) -> Iterator[None]:
+    """In here runs train: before the process is ended, `fail` writes what they are."""
+    _Process.fail = fail
+    try:
+        yield
+    finally:
+        _Process.fail = None
 
 
 class Watch:
@@ -59,7 +65,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._is_worker = multiprocessing.parent_process() is not None
-        self._may_end = self._is_worker or _Process.is_command
+        self._may_end = self._is_worker or _Process.show is not None
         self._lock = threading.Lock()
         self._deadline = math.inf
         self._armed = -math.inf  # when faulthandler was
@@ -100,7 +106,8 @@ class Watch:
         where = "".join(traceback.format_stack(main))
         print(f"error: {self._reason}; it was in\n{where}", file=sys.stderr, flush=True)
         with suppress(Exception):
-            if _Process.tell:
-                _Process.tell(self._reason, where)
+            for result in _Process.fail(self._reason, where) if _Process.fail else []:
+                if _Process.show:
+                    _Process.show(result)
             sys.stdout.flush()
         os._exit(EXIT_FAILED)

@@ -1,8 +1,7 @@
 """Finite environments, given by the table of all that can happen in them: a frozen lake, a walk along a cliff."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -46,12 +45,8 @@ class _Tabular:
     number of steps: chance is drawn at the reset, like all noise of an environment.
     """
 
+    table: Table
     max_episode_steps: int
-
-    @property
-    def table(self) -> Table:
-        """All that can happen."""
-        raise NotImplementedError
 
     @property
     def spec(self) -> EnvSpec:
@@ -114,20 +109,22 @@ class FrozenLake(_Tabular):
     Attributes:
         map: rows of S (start), F (frozen), H (hole) and G (goal), all of the same length.
         is_slippery: see above.
+        table: made of them.
     """
 
     map: Sequence[str] = LAKE
     is_slippery: bool = True
     max_episode_steps: int = 100
+    table: Table = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         text = "".join(self.map)
         if len({len(row) for row in self.map}) != 1 or not set(text) <= set("SFHG") or not set("SG") <= set(text):
             wanted = "must be rows of equal length, of the letters S, F, H and G, with a start S and a goal G"
             raise ConfigError("env.map", list(self.map), wanted)
+        object.__setattr__(self, "table", self._table())
 
-    @cached_property
-    def table(self) -> Table:
+    def _table(self) -> Table:
         size = (len(self.map), len(self.map[0]))
 
         def outcomes(cell: Cell, action: int) -> list[Outcome]:
@@ -153,13 +150,20 @@ class CliffWalking(_Tabular):
     no time limit.
 
     Source: Sutton and Barto (2018), example 6.6.
+
+    Attributes:
+        is_slippery: see above.
+        table: made of it.
     """
 
     is_slippery: bool = False
     max_episode_steps: int = 200
+    table: Table = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def table(self) -> Table:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", self._table())
+
+    def _table(self) -> Table:
         size = (CLIFF_ROWS, CLIFF_COLUMNS)
         start, goal = (CLIFF_ROWS - 1, 0), (CLIFF_ROWS - 1, CLIFF_COLUMNS - 1)
 
