@@ -14,6 +14,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 PLAIN_SECONDS = 2.0
 
 
+def rounded(value: float, size: float | None = None) -> str:
+    """A return as a person reads it: the smaller it (or `size`, of what it is compared with), the more digits.
+
+    Example:
+        >>> rounded(-149.34), rounded(0.684), rounded(0.5, size=200.0)
+        ('-149.3', '0.684', '0.5')
+    """
+    return f"{value:.1f}" if abs(value if size is None else size) >= 10 else f"{value:.3f}"
+
+
 @dataclass(frozen=True)
 class Status:
     """Where a batch of runs is.
@@ -53,7 +63,7 @@ class Status:
         runs = f"{self.running} of {self.runs} runs | " if self.runs > 1 else ""
         return (
             f"{runs}iteration {self.iteration} | {self.env_steps:,} of {self.total_env_steps:,} env steps | "
-            f"return {self.return_mean:.1f} | entropy {self.entropy:.2f} nats | "
+            f"return {rounded(self.return_mean)} | entropy {self.entropy:.2f} nats | "
             f"{self.env_steps_per_second:,.0f} env steps/s | {duration(self.seconds_left)} left"
         )
 
@@ -126,7 +136,7 @@ class RichDisplay:
         self._live.update(
             Group(
                 self._bar,
-                f"{runs}return [bold]{status.return_mean:.1f}[/bold]  entropy {status.entropy:.2f} nats  "
+                f"{runs}return [bold]{rounded(status.return_mean)}[/bold]  entropy {status.entropy:.2f} nats  "
                 f"{count(status.env_steps)} env steps  {count(status.env_steps_per_second)} env steps/s",
             )
         )

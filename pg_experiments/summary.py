@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pg_experiments.progress import duration
+from pg_experiments.progress import duration, rounded
 from pg_experiments.results import RunResult
 
 
@@ -29,8 +29,9 @@ def print_summary(result: RunResult, own_modules: Sequence[str] = (), again: str
     )
     if result.evaluation:
         scores = result.evaluation
+        mean, sd = (rounded(scores[key], scores["return_mean"]) for key in ("return_mean", "return_std"))
         console.print(
-            f"evaluation: mean return [bold]{scores['return_mean']:.1f}[/bold], sd {scores['return_std']:.1f}, "
+            f"evaluation: mean return [bold]{mean}[/bold], sd {sd}, "
             f"mean length {scores['length_mean']:.1f} steps over {scores['episodes']} deterministic episodes"
         )
     if result.run_dir:

@@ -93,6 +93,12 @@ def lock_twice():
     c.pthread_mutex_lock(mutex)
 
 
+def hang_when_repeated(seen):
+    if Path("repeated").exists():
+        lock_twice()
+    return seen
+
+
 def eat_until_killed():
     Path(os.environ["SMALL_MEMORY"], "cgroup.procs").write_text(str(os.getpid()))
     eaten = []
@@ -135,6 +141,7 @@ CALLS = {
 }
 FAULTS = {
     "raise": lambda seen, gain: fail(),
+    "hang when repeated": lambda seen, gain: (hang_when_repeated(seen), gain, False, False, {}),
     "shape": lambda seen, gain: (seen[:3], gain, False, False, {}),
     "one number": lambda seen, gain: (1.0, gain, False, False, {}),
     "ragged": lambda seen, gain: ([[1.0], [1.0, 2.0]], gain, False, False, {}),
@@ -403,8 +410,12 @@ def test_a_step_that_hangs_is_interrupted(faulty, how, where):
 def hanging_command(faulty: Path, how: str, episode: int) -> subprocess.CompletedProcess[str]:
     kwargs = f"env.kwargs={{culprit:{seed_of_episode(episode)},how:{how}}}"
     limit = ("env.step_seconds=0.1", "logging.every=1", f"seed={BAD}", "hydra.run.dir=run")
+    return training_command(faulty, *WALK, kwargs, *limit)
+
+
+def training_command(faulty: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "pg_experiments.train", *WALK, kwargs, *limit],
+        [sys.executable, "-m", "pg_experiments.train", *arguments],
         cwd=faulty.parent,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(pg_experiments.__file__).parents[1]), str(faulty)])},
         capture_output=True,
@@ -431,6 +442,16 @@ def test_a_command_that_hangs_in_c_fails_with_a_result_and_can_be_evaluated(faul
     assert "in lock_twice" in (folder / "train.log").read_text()
     assert load_policy(folder, trust="faulty")
     assert "--trust faulty" in ended.stdout
+
+
+@pytest.mark.slow
+def test_a_repeated_run_that_hangs_in_c_ends_too(faulty):
+    assert hanging_command(faulty, "hang when repeated", 2).returncode == 0
+    (faulty.parent / "repeated").touch()
+    ended = training_command(faulty, "--repeat", "run", "--trust", "faulty")
+    assert ended.returncode == 1
+    assert "in lock_twice" in ended.stderr
+    assert "and never returned to Python after " in ended.stdout
 
 
 @pytest.mark.slow

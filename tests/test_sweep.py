@@ -340,7 +340,7 @@ def test_plain_lines_name_the_best_setting(capsys):
 
 def test_the_plain_line_of_a_sweep_over_seeds_has_no_setting_to_name(capsys):
     SweepDisplay("plain").close(SweepStatus(jobs=2, kept=0, returns={"": [1.0, 2.0]}))
-    assert capsys.readouterr().out.endswith(" left | median return 1.5\n")
+    assert capsys.readouterr().out.endswith(" left | median return 1.500\n")
 
 
 def test_the_drawn_display_fits_into_80_columns():

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from pg_experiments.progress import count, duration, say
+from pg_experiments.progress import count, duration, rounded, say
 from pg_experiments.sweeps.jobs import Job
 from pg_experiments.sweeps.worker import Task
 
@@ -143,7 +143,7 @@ class SweepDisplay:
     def _text(self, status: SweepStatus) -> str:
         best = status.settings()[:1]
         of = f"best so far {best[0][0]}: " if best and best[0][0] else ""
-        leader = f" | {of}median return {best[0][2]:.1f}" if best else ""
+        leader = f" | {of}median return {rounded(best[0][2])}" if best else ""
         return status.line() + leader
 
 
@@ -159,7 +159,7 @@ def _drawn(status: SweepStatus) -> RenderableType:
         table.add_column(name, justify="right")
     rows = status.settings()
     for label, best, median in rows[:MOST_ROWS]:
-        table.add_row(label or "all", str(len(status.returns[label])), f"{best:.1f}", f"{median:.1f}")
+        table.add_row(label or "all", str(len(status.returns[label])), rounded(best), rounded(median))
     if len(rows) > MOST_ROWS:
         table.add_row(f"and {len(rows) - MOST_ROWS} more", "", "", "")
     return Group(bar, runs, numbers.replace(" | ", "   "), *([table] if rows else []))
