@@ -463,6 +463,28 @@ def test_a_command_that_hangs_in_c_with_pythons_lock_ends_and_says_where(faulty)
     assert not (faulty.parent / "run" / "result.json").exists()
 
 
+def test_the_end_of_one_environments_steps_leaves_the_watch_over_anothers():
+    program = """
+import itertools, time
+from pg_experiments.envs.hanging import POLL_SECONDS, ended_when_hanging
+from pg_experiments.envs.time_limit import TimeLimit
+first, second = TimeLimit(SECONDS), TimeLimit(SECONDS)
+with ended_when_hanging(print):
+    with first.heard():
+        first.start()
+    with second.heard():
+        second.start()
+        time.sleep(2 * POLL_SECONDS)
+        sum(itertools.repeat(0))
+"""
+    constants = "import pg_experiments.envs.time_limit as limit; limit.GRACE_SECONDS = 1.0; SECONDS = 0.5"
+    ended = subprocess.run(
+        [sys.executable, "-c", constants + program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert "Timeout" in ended.stderr
+
+
 def test_a_step_that_hangs_in_the_evaluation_is_interrupted(faulty):
     expected = train([compose(*WALK, f"seed={seed}") for seed in SEEDS])
     results = train(walks(seed_of_episode(-1), "sleep_for_ever", "env.step_seconds=0.5"))

@@ -61,27 +61,30 @@ def failed_first(fail: Fail) -> Iterator[None]:
 
 
 class Watch:
-    """Ends the process when it is not stopped in time; where that must not be, does nothing."""
+    """Ends the process when it is not stopped in time; where that must not be, does nothing.
+
+    A process has one, `WATCH`, whichever environment steps: faulthandler's is one too, and the thread of a second watch
+    would take back what the first has set.
+    """
 
     def __init__(self) -> None:
-        self._is_worker = multiprocessing.parent_process() is not None
-        self._may_end = self._is_worker or _Process.show is not None
         self._lock = threading.Lock()
         self._deadline = math.inf
-        self._armed = -math.inf  # when faulthandler was
+        self._armed = math.inf  # the moment at which faulthandler ends the process
         self._reason = ""
         self._thread: threading.Thread | None = None
 
     def start(self, seconds: float, reason: str) -> None:
         """So many seconds from now on."""
-        if not self._may_end:
+        if not _is_worker() and _Process.show is None:
             return
         now = time.monotonic()
         with self._lock:
             self._deadline, self._reason = now + seconds, f"{reason} and never returned to Python"
-            if now > self._armed + ARMED_SECONDS:
-                self._armed = now
-                faulthandler.dump_traceback_later(seconds + ARMED_SECONDS + MORE_SECONDS, exit=True)
+            later = self._armed - self._deadline
+            if not MORE_SECONDS <= later <= MORE_SECONDS + ARMED_SECONDS:
+                self._armed = self._deadline + MORE_SECONDS + ARMED_SECONDS
+                faulthandler.dump_traceback_later(self._armed - now, exit=True)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._wait, name="watch of the environment", daemon=True)
                 self._thread.start()
@@ -91,12 +94,12 @@ class Watch:
         self._deadline = math.inf
 
     def _wait(self) -> None:
-        while self._is_worker or time.monotonic() < self._deadline:
+        while _is_worker() or time.monotonic() < self._deadline:
             time.sleep(POLL_SECONDS)
             with self._lock:
                 if self._deadline == math.inf:
                     faulthandler.cancel_dump_traceback_later()
-                    self._armed, self._thread = -math.inf, None
+                    self._armed, self._thread = math.inf, None
                     return
         self._end()
 
@@ -111,3 +114,10 @@ class Watch:
                     _Process.show(result)
             sys.stdout.flush()
         os._exit(EXIT_FAILED)
+
+
+def _is_worker() -> bool:
+    return multiprocessing.parent_process() is not None
+
+
+WATCH = Watch()

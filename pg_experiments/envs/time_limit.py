@@ -15,7 +15,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
-from pg_experiments.envs.hanging import Watch
+from pg_experiments.envs.hanging import WATCH
 from pg_experiments.envs.interface import Env, EnvSpec, EnvState, Transition
 from pg_experiments.errors import ConfigError, EnvError
 
@@ -42,7 +42,6 @@ class TimeLimit:
             raise ConfigError("env.step_seconds", seconds, "needs training to run in the main thread")
         self.seconds = seconds
         self.problem = f"a step took longer than {seconds} s (env.step_seconds)"
-        self._watch = Watch()
         self._watched = 0.0
 
     @contextmanager
@@ -56,7 +55,7 @@ class TimeLimit:
             yield
         finally:
             self.stop()
-            self._watch.stop()
+            WATCH.stop()
             signal.signal(signal.SIGALRM, before)
             signal.setitimer(signal.ITIMER_REAL, *rest)
 
@@ -64,7 +63,7 @@ class TimeLimit:
         """A call begins."""
         if time.monotonic() > self._watched + self.seconds:  # seldom: it takes a thread
             self._watched = time.monotonic()
-            self._watch.start(GRACE * self.seconds + GRACE_SECONDS, self.problem)
+            WATCH.start(GRACE * self.seconds + GRACE_SECONDS, self.problem)
         signal.setitimer(signal.ITIMER_REAL, self.seconds, max(self.seconds, AGAIN_SECONDS))
 
     @staticmethod
