@@ -17,6 +17,7 @@ from pg_experiments.randomness import generator_for
 from pg_experiments.rollout import Episodes, Rollout, Trajectory
 from pg_experiments.runs import DTYPES, build, num_envs, stack
 from pg_experiments.sizing import check_parameters_fit
+from pg_experiments.wrappers.learning import as_learned, first_statistics, of_the_policy
 
 State = dict[str, Any]
 
@@ -42,7 +43,8 @@ class Batch:
         check_parameters_fit(configs[0], self.parts, len(configs))
         dtype = DTYPES[configs[0].dtype]
         first = [generator_for(config.seed, "parameters") for config in configs]
-        self.policy = Learner(self.parts.optimizer, self.parts.policy.init(first, dtype))
+        self.policy = Learner(self.parts.optimizer, self.parts.trained_policy.init(first, dtype))
+        self.statistics = first_statistics(self.parts, len(configs))
         self.baseline = self.parts.baseline.init(first, dtype)
         self.generators = {run: generator_for(config.seed, "rollout") for run, config in enumerate(configs)}
         self.active = list(range(len(configs)))
@@ -66,7 +68,8 @@ class Batch:
         """
         rollout = self._rollout
         waiting = [run for run in self.active if run not in rollout.playing]
-        parameters = {name: parameter[waiting] for name, parameter in self.policy.parameters.items()}
+        acting = self.policy.parameters | of_the_policy(self.statistics)
+        parameters = {name: parameter[waiting] for name, parameter in acting.items()}
         rollout.begin(waiting, parameters, self.generators)
         while not rollout.enough:
             rollout.play()
@@ -83,13 +86,17 @@ class Batch:
         baseline = self.baseline.select(rows) if self.baseline else None
         played = torch.tensor([self.env_steps[run] for run in runs], dtype=torch.float64)
         progress = played / own.numbers["total_env_steps"]
+        before = {name: value[rows] for name, value in self.statistics.items()}
+        learned, statistics = as_learned(parts, before, trajectory, own.numbers["env.gamma"])
         iteration = parts.algorithm.learn(
-            parts.policy, policy, parts.baseline, baseline, episodes, trajectory, progress
+            parts.trained_policy, policy, parts.baseline, baseline, episodes, learned, progress
         )
         iteration = with_env_problems(iteration, trajectory, name_of(self.parts.env))
         self.policy.load(rows, policy.state())
         if self.baseline and baseline:
             self.baseline.load(rows, baseline.state())
+        for name, value in statistics.items():
+            self.statistics[name][rows] = value
         for run, env_steps in zip(runs, iteration.env_steps, strict=True):
             self.env_steps[run] += env_steps
             self.iterations[run] += 1
@@ -104,11 +111,9 @@ class Batch:
     def finite(self, runs: Sequence[int]) -> list[bool]:
         """Whether every parameter of policy and baseline is a finite number, for each of the given runs."""
         learners = [self.policy, self.baseline] if self.baseline else [self.policy]
-        flags = [
-            parameter.flatten(1)[list(runs)].isfinite().all(1)
-            for learner in learners
-            for parameter in learner.parameters.values()
-        ]
+        tensors = [parameter for learner in learners for parameter in learner.parameters.values()]
+        tensors += self.statistics.values()
+        flags = [tensor.flatten(1)[list(runs)].isfinite().all(1) for tensor in tensors]
         return torch.stack(flags).all(0).tolist()
 
     def state(self, runs: Sequence[int] | None = None) -> State:
@@ -119,8 +124,12 @@ class Batch:
         """
         chosen = list(self.generators) if runs is None else list(runs)
         rows = torch.tensor(chosen)
+        statistics = {name: value[rows] for name, value in self.statistics.items()}
+        policy = self.policy.select(rows).state()
+        policy["parameters"] |= of_the_policy(statistics)
         return {
-            "policy": self.policy.select(rows).state(),
+            "policy": policy,
+            "statistics": {name: value for name, value in statistics.items() if name not in policy["parameters"]},
             "baseline": self.baseline.select(rows).state() if self.baseline else None,
             "generator": torch.stack([self._before[run] for run in chosen]),
             "env_steps": torch.tensor([self.env_steps[run] for run in chosen]),
@@ -132,6 +141,8 @@ class Batch:
         self.policy.load(rows, state["policy"])
         if self.baseline:
             self.baseline.load(rows, state["baseline"])
+        for name, value in self.statistics.items():
+            value.copy_((state["statistics"] | state["policy"]["parameters"])[name])
         for run, saved in enumerate(state["generator"]):
             self.generators[run].set_state(saved.clone())  # torch reads from the beginning of the storage
         self.env_steps = state["env_steps"].tolist()

@@ -24,6 +24,7 @@ from pg_experiments.env_config import (
     PendulumConfig,
 )
 from pg_experiments.schema_fields import check_value, checked, per_run
+from pg_experiments.wrapper_config import read_wrappers
 
 MOST_UNITS = 100_000  # of a layer: more is a slip of the finger
 MOST_LAYERS = 1000
@@ -268,6 +269,8 @@ def check_values(config: Config) -> None:
     leaves = sorted(walk(config), key=lambda leaf: not leaf[0].startswith("env."))  # whose defaults others take over
     for key, value, metadata in leaves:
         check_value(key, value, metadata)
+        if key == "env.wrappers":
+            read_wrappers(value)
 
 
 def config_sha256(config: Config) -> str:

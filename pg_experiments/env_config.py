@@ -18,6 +18,7 @@ class EnvConfig:
     default_initial_std: float = per_run(1.0, above=0)
     default_env_steps: int = per_run(1_000_000, at_least=1)
     step_seconds: float | None = checked(None, at_least=SHORTEST_LIMIT, at_most=LONGEST_LIMIT)
+    wrappers: list[Any] = field(default_factory=list)  # see `wrapper_config.py`
 
 
 @dataclass(frozen=True)

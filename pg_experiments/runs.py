@@ -1,6 +1,5 @@
 """Many configs -> one structure and, for every number, a tensor over the runs; and the parts that they describe."""
 
-import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -17,8 +16,13 @@ from pg_experiments.env_config import EnvConfig
 from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
 from pg_experiments.envs.time_limit import limited
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest
+from pg_experiments.locate import locate
 from pg_experiments.optimizers import OptimizerSettings
 from pg_experiments.policies.interface import Policy
+from pg_experiments.wrapper_config import read_wrappers
+from pg_experiments.wrappers.normalize_observation import NormalizedPolicy
+from pg_experiments.wrappers.rewards import RewardWrapper
+from pg_experiments.wrappers.wrapping import acting_policy, reward_wrappers, spec_for_policy, wrapped
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 KINDS = {"env": Env, "policy": Policy, "baseline": Baseline, "algorithm": Reinforce}
@@ -76,13 +80,24 @@ def stack(configs: Sequence[Config]) -> Runs:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a batch of runs, made from its config. They hold numbers, no state."""
+    """The parts of a batch of runs, made from its config. They hold numbers, no state.
+
+    Attributes:
+        policy: that acts.
+        rewards: how the rewards are changed before anything is learned from them.
+    """
 
     env: Env
     policy: Policy
     baseline: Baseline
     algorithm: Reinforce
     optimizer: OptimizerSettings
+    rewards: Sequence[RewardWrapper] = ()
+
+    @property
+    def trained_policy(self) -> Policy:
+        """The policy that learns: without the normalisation of observations around it."""
+        return self.policy.inner if isinstance(self.policy, NormalizedPolicy) else self.policy
 
 
 def build(runs: Runs, env: Env | None = None) -> Parts:
@@ -97,11 +112,13 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
     """
     config = runs.structure
     own = [field.name for field in fields(EnvConfig)]
-    check = env is None
+    items, check = _items(config.env), env is None
+    wrappers = read_wrappers(items["wrappers"])
     if env is None:
-        env = limited(make("env", config.env, runs.numbers, leave_out=own), _items(config.env)["step_seconds"])
-    policy = make("policy", config.policy, runs.numbers, spec=env.spec)
-    check_policy_fits(config.policy, env.spec)
+        env = wrapped(limited(make("env", config.env, runs.numbers, leave_out=own), items["step_seconds"]), wrappers)
+    spec = spec_for_policy(env.spec, wrappers)
+    policy = make("policy", config.policy, runs.numbers, spec=spec)
+    check_policy_fits(config.policy, spec)
     baseline = make("baseline", config.baseline, runs.numbers, check, spec=env.spec)
     if isinstance(baseline, BatchMean) and num_envs(config) == 1:
         raise ConfigError(
@@ -109,7 +126,7 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
         )
     return Parts(
         env=env,
-        policy=policy,
+        policy=acting_policy(policy, spec, wrappers),
         baseline=baseline,
         algorithm=make(
             "algorithm",
@@ -119,6 +136,7 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
             reward_scale=runs.numbers["env.reward_scale"],
         ),
         optimizer=make_optimizer("optimizer", config.optimizer, runs.numbers, check),
+        rewards=reward_wrappers(wrappers),
     )
 
 
@@ -185,23 +203,6 @@ def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor], check: 
     if check:
         settings.check(key)
     return settings
-
-
-def locate(key: str, path: Any) -> Any:
-    """The class or function at `package.module.Name`.
-
-    Raises:
-        ConfigError: when there is none, with the nearest name in that module.
-    """
-    module_name, _, name = str(path).rpartition(".")
-    try:
-        absolute = module_name and not module_name.startswith(".")
-        module = importlib.import_module(module_name) if absolute else None
-    except ImportError as error:
-        raise ConfigError(key, path, f"cannot import {module_name}: {error}") from error
-    if module is None or not hasattr(module, name):
-        raise ConfigError(key, path, f"must name a class as package.module.Name.{nearest(name, dir(module))}")
-    return getattr(module, name)
 
 
 def check_policy_fits(config: Any, spec: EnvSpec) -> None:

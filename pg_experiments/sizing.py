@@ -26,7 +26,9 @@ def check_parameters_fit(config: Config, parts: Parts, runs: int = 1) -> None:
     each = f" of {runs} runs" if runs > 1 else ""
     raise ConfigError(
         f"{part}.hidden_sizes",
-        list(network.hidden_sizes) if (network := _network(getattr(parts, part))) else None,
+        list(network.hidden_sizes)
+        if (network := _network(parts.trained_policy if part == "policy" else parts.baseline))
+        else None,
         f"the parameters{each} with their gradients and the optimizer's state need {needed[part] / 1e9:,.1f} GB "
         f"({needed[part]:.0f} bytes), and {available / 1e9:,.1f} GB ({available:.0f} bytes) are available",
     )
@@ -43,7 +45,7 @@ def learner_bytes(config: Config, parts: Parts, part: str) -> float:
     There are the parameters, their gradients, their values before the step and the optimizer's state, and a copy of
     parameters and state that an interruption falls back to.
     """
-    network = _network(getattr(parts, part))
+    network = _network(parts.trained_policy if part == "policy" else parts.baseline)
     if network is None:
         return 0.0
     settings = parts.optimizer if part == "policy" else getattr(parts.baseline, "optimizer", None)

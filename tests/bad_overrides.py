@@ -13,6 +13,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from pg_experiments.config import GROUPS, SCHEMAS, Config
+from pg_experiments.wrapper_config import WRAPPERS
 
 NEEDS = {  # what an option needs beside it to be valid with the defaults
     ("policy", "softmax"): ("env=cartpole",),
@@ -146,6 +147,8 @@ def broken_values(key: Key) -> st.SearchStrategy[str]:
         return st.from_regex(r"[a-z]{1,8}", fullmatch=True).filter(lambda text: text not in ("null", "on", "off"))
     if key.name == "sweep.preview":
         return st.sampled_from(("true", "yes", "on", "1")) | words("true", "yes", "on", "1", "y", "t", *NO)
+    if key.name == "env.wrappers":
+        return st.one_of(words(*WRAPPERS).map(lambda word: f"[{word}]"), words(), st.sampled_from(WRONG_WRAPPERS))
     if kind is bool:
         return st.one_of(words("true", "yes", "on", "1", "y", "t", *NO), st.sampled_from(("1.5", "[]", "{}")), *null)
     if kind is str:
@@ -162,6 +165,18 @@ def broken_values(key: Key) -> st.SearchStrategy[str]:
 
 
 NO = ("false", "no", "off", "0", "n", "f")
+
+
+WRONG_WRAPPERS = (
+    "{}",
+    "[7]",
+    "[[clip_reward]]",
+    "[{stack_frames:{frames:0}}]",
+    "[{stack_frames:{size:2}}]",
+    "[{clip_reward:{low:2}}]",
+    "[normalize_observation,repeat_action]",
+    "[normalize_return,normalize_return]",
+)
 
 
 def _missing_names() -> st.SearchStrategy[str]:

@@ -1,0 +1,60 @@
+"""The statistics of a batch of runs, and what an iteration's trajectory becomes before it is learned from."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pg_experiments.packing import Packing
+from pg_experiments.policies.networks import Parameters
+from pg_experiments.rollout import Trajectory
+from pg_experiments.runs import Parts
+from pg_experiments.wrapper_config import NormalizeReturnConfig
+from pg_experiments.wrappers.normalize_observation import PREFIX, NormalizedPolicy
+from pg_experiments.wrappers.rewards import learned_reward
+from pg_experiments.wrappers.statistics import RunningStatistics, named, statistics_of
+
+RETURN_PREFIX = "return_statistics."
+
+
+def first_statistics(parts: Parts, runs: int) -> Parameters:
+    """What the run's wrappers know at its beginning, by full name; empty where none is normalised."""
+    statistics: Parameters = {}
+    if isinstance(parts.policy, NormalizedPolicy):
+        statistics |= named(RunningStatistics.none_yet(runs, parts.policy.size), PREFIX)
+    if any(isinstance(each, NormalizeReturnConfig) for each in parts.rewards):
+        statistics |= named(RunningStatistics.none_yet(runs, 1), RETURN_PREFIX)
+    return statistics
+
+
+def of_the_policy(statistics: Parameters) -> Parameters:
+    """Those that belong to the policy and are saved with it."""
+    return {name: value for name, value in statistics.items() if name.startswith(PREFIX)}
+
+
+def as_learned(
+    parts: Parts, statistics: Parameters, trajectory: Trajectory, gamma: Float[Tensor, " runs"]
+) -> tuple[Trajectory, Parameters]:
+    """The trajectory with the observations that the policy saw and with the rewards that count.
+
+    Args:
+        parts: of the runs.
+        statistics: with which the trajectory was played.
+        trajectory: as the environment made it.
+        gamma: discount of each run.
+
+    Returns:
+        The trajectory, and the statistics with what is in it.
+    """
+    after: Parameters = {}
+    observation = trajectory.observation
+    if isinstance(parts.policy, NormalizedPolicy):
+        seen = statistics_of(statistics, PREFIX)
+        packing = Packing.of(trajectory.running, observation.dtype)
+        after |= named(seen.with_samples(packing.pack(observation), packing), PREFIX)
+        observation = parts.policy.normalizer(seen, observation.dtype)(observation)
+    returns = statistics_of(statistics, RETURN_PREFIX) if f"{RETURN_PREFIX}samples" in statistics else None
+    reward = trajectory.reward
+    if parts.rewards:
+        reward, returns = learned_reward(parts.rewards, reward, trajectory.running, gamma, returns)
+    if returns is not None:
+        after |= named(returns, RETURN_PREFIX)
+    return trajectory._replace(observation=observation, reward=reward), after

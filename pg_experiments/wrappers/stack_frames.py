@@ -1,0 +1,34 @@
+"""The policy sees the last few observations."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Num
+from torch import Tensor
+
+from pg_experiments.envs.interface import Env, Transition
+from pg_experiments.wrappers.wrapper import Wrapper, WrapperState
+
+
+class StackFrames(Wrapper):
+    """The last `frames` observations as one, the oldest first; an episode begins with copies of its first.
+
+    Source: Mnih et al. (2015), Human-level control through deep reinforcement learning, "preprocessing".
+    """
+
+    def __init__(self, inner: Env, frames: int) -> None:
+        size = frames * inner.spec.observation_size
+        super().__init__(inner, replace(inner.spec, observation_size=size, num_states=None))
+        self._frames = frames
+
+    def reset(self, noise: Float[Tensor, "runs envs noise"]) -> tuple[WrapperState, Float[Tensor, "runs envs size"]]:
+        state, observation = self.inner.reset(noise)
+        stacked = observation.repeat(1, 1, self._frames)
+        return WrapperState(state, stacked), stacked
+
+    def step(
+        self, state: WrapperState, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
+    ) -> Transition:
+        after = self.inner.step(state.inner, action, running)
+        stacked = torch.cat([state.own[..., self.inner.spec.observation_size :], after.observation], -1)
+        return after._replace(state=WrapperState(after.state, stacked), observation=stacked)

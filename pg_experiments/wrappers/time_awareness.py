@@ -1,0 +1,41 @@
+"""The policy sees how much of the episode's time is over."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Num
+from torch import Tensor
+
+from pg_experiments.envs.interface import Env, Transition
+from pg_experiments.wrappers.wrapper import Wrapper, WrapperState
+
+
+class TimeAwareness(Wrapper):
+    """One more number at the end of the observation: t / `max_episode_steps` before step t, from 0 to 1.
+
+    With it the return within the time limit is a function of the observation, which it is not without: a value network
+    can learn it, and a policy can act differently near the end.
+
+    Source: Pardo et al. (2018), Time limits in reinforcement learning, arXiv:1712.00378, section 3.
+    """
+
+    def __init__(self, inner: Env) -> None:
+        size = inner.spec.observation_size + 1
+        super().__init__(inner, replace(inner.spec, observation_size=size, num_states=None))
+
+    def reset(self, noise: Float[Tensor, "runs envs noise"]) -> tuple[WrapperState, Float[Tensor, "runs envs size"]]:
+        state, observation = self.inner.reset(noise)
+        played = torch.zeros(noise.shape[:2], dtype=torch.long)
+        return WrapperState(state, played), self._with_time(observation, played)
+
+    def step(
+        self, state: WrapperState, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
+    ) -> Transition:
+        after = self.inner.step(state.inner, action, running)
+        played = state.own + 1
+        observation = self._with_time(after.observation, played)
+        return after._replace(state=WrapperState(after.state, played), observation=observation)
+
+    def _with_time(self, observation: Tensor, played: Tensor) -> Tensor:
+        time = played.to(observation.dtype) / self.spec.max_episode_steps
+        return torch.cat([observation, time[..., None]], -1)
