@@ -275,6 +275,8 @@ def _plain_reason(reason: str) -> str:
     if found := re.search(r"Value '(.*)' of type '(\w+)' could not be converted to (\w+)", reason):
         kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}.get(found[3], found[3])
         return f"must be {kind}"
+    if "is not a ListConfig" in reason:
+        return "must be a list, such as [a,b]"
     return reason[0].lower() + reason[1:]
 
 

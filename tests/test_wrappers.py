@@ -17,6 +17,7 @@ from pg_experiments.envs.gymnasium_adapter import GymnasiumEnv
 from pg_experiments.envs.interface import Transition
 from pg_experiments.envs.pendulum import Pendulum
 from pg_experiments.packing import Packing
+from pg_experiments.reports.settings import _text
 from pg_experiments.rollout import play_episodes
 from pg_experiments.runs import build, stack
 from pg_experiments.training import Interrupted
@@ -359,3 +360,8 @@ def test_an_own_wrapper_in_somebody_elses_folder_is_not_run(tmp_path):
     with pytest.raises(ConfigError, match=r"env.wrappers._target_=test_wrappers.Mirrored: is none of this package's"):
         load_policy(tmp_path / "run")
     assert load_policy(tmp_path / "run", trust="test_wrappers")
+
+
+def test_a_report_shows_a_list_as_it_is_typed():
+    given = [{"clip_reward": {"low": -1, "high": 0.5}}, "normalize_observation"]
+    assert _text("env.wrappers", given) == "[{clip_reward:{low:-1,high:0.5}},normalize_observation]"

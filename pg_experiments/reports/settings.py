@@ -165,6 +165,10 @@ def _text(key: str, value: Any) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
+    if isinstance(value, list):  # as it is typed
+        return "[" + ",".join(_text("", item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{printable(str(name))}:{_text('', item)}" for name, item in value.items()) + "}"
     return printable(str(value))
 
 
