@@ -602,6 +602,7 @@ MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's number
     ("monitoring.py", "finite.all()"),  # whether to look for the run that broke
     ("monitoring.py", "flags.any()"),  # of one run
     ("rollout.py", "running.any()"),  # whether anybody is still playing
+    ("wrappers/repeat_action.py", "running.any()"),  # the same
     ("rollout.py", "own.max()"),  # how long the grid has to be
     ("rollout.py", "first.max()"),
     ("algorithms/reinforce.py", "(self.entropy_coefficient > 0).any()"),  # whether to take a gradient that else is zero

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -92,6 +93,27 @@ def test_what_is_not_complete_is_completed(sweep, tmp_path, status):  # noqa: F8
     log = (again / "train.log").read_text()
     assert log.count("training begins") == 1
     assert ("training goes on after iteration" in log) == (status != "failed")  # which begins from the start
+
+
+@pytest.mark.parametrize("written", ["config.yaml", "hydra.yaml", "overrides.yaml"])
+@pytest.mark.parametrize("launcher", ["batched", "basic"])
+def test_a_job_that_was_killed_while_its_config_was_written_begins_again(sweep, tmp_path, launcher, written):  # noqa: F811
+    arguments = ("seed=range(2)", f"hydra/launcher={launcher}", "logging.progress=none")
+    assert sweep(*arguments).code == 0
+    expected = hashes_of(tmp_path / SWEEP)
+    for seed in range(2):  # either may be the one that the others are compared with
+        job = tmp_path / SWEEP / f"seed={seed}"
+        for path in job.iterdir():
+            if path.is_file():
+                path.unlink()
+        files = ["config.yaml", "hydra.yaml", "overrides.yaml"]
+        (job / ".hydra" / written).write_text("")
+        for name in files[files.index(written) + 1 :]:
+            (job / ".hydra" / name).unlink()
+        shutil.rmtree(job / "checkpoints")
+        ended = sweep(*arguments)
+        assert (ended.code, ended.err) == (0, "")
+        assert hashes_of(tmp_path / SWEEP) == expected
 
 
 def test_a_failed_run_is_tried_again_and_may_fail_again(sweep, tmp_path):  # noqa: F811

@@ -45,7 +45,8 @@ def check_unchanged(sweep_dir: Path, jobs: Sequence[Job], swept: Sequence[str]) 
     Raises:
         UserError: names the keys, and their values there and now.
     """
-    saved = {path.parent.parent: path for path in sorted(sweep_dir.resolve().glob("**/.hydra/config.yaml"))}
+    configs = sorted(sweep_dir.resolve().glob("**/.hydra/config.yaml"))
+    saved = {path.parent.parent: path for path in configs if _is_whole(path)}
     if not saved or not jobs:
         return
     varying = tuple(f"{key}." for key in {*swept, *_recorded_keys(sweep_dir)})
@@ -95,6 +96,12 @@ def _is_same(job_folder: Path, config: Config) -> bool:
         return not differences(load_config(job_folder, modules_to_trust(asdict(config))), config)
     except UserError:  # it has no config, or a damaged one
         return False
+
+
+def _is_whole(config: Path) -> bool:
+    """Whether nobody was killed while writing it: `overrides.yaml` is written after it, and both say something."""
+    files = (config, config.with_name("overrides.yaml"))
+    return all(file.is_file() and file.stat().st_size > 0 for file in files)
 
 
 @contextmanager
