@@ -273,6 +273,11 @@ def check_values(config: Config) -> None:
             read_wrappers(value)
 
 
+def check_seed(seed: int) -> None:
+    """`check_values` of a config of which all but the seed is checked."""
+    check_value("seed", seed, next(dict(item.metadata) for item in fields(Config) if item.name == "seed"))
+
+
 def config_sha256(config: Config) -> str:
     """SHA-256 over what decides a run's numbers: the config without `FREE_KEYS`, as JSON."""
     items = {key: value for key, value in asdict(config).items() if key not in ("logging", "checkpoint", "sweep")}

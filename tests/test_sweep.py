@@ -23,6 +23,7 @@ from sweeping import alone as alone_hash
 
 from pg_experiments import compose, train
 from pg_experiments.composition import conf_dir, folder_name, free_keys, register
+from pg_experiments.errors import UserError
 from pg_experiments.saved_config import load_config
 from pg_experiments.sweeps.display import SweepDisplay, SweepStatus, _drawn, status_of
 from pg_experiments.sweeps.grouping import differing_keys, group_by_structure, make_plan
@@ -259,6 +260,42 @@ def test_a_job_is_composed_as_hydra_composes_it(loader, tmp_path, overrides):
     assert own.hydra.job.num == 7
     for key in set(hydra) - {"overrides", "runtime", "job"}:
         assert hydra[key] == hydra_expected[key], key
+
+
+SEEDED = [
+    ["optimizer.lr=0.5", "seed=N"],
+    ["seed=N", "policy=softmax", "env=cartpole", "env.gamma=${optimizer.lr}"],
+    ["seed=N", "env.gamma=0.${seed}"],
+    ["evaluation.episodes=${seed}", "seed=N"],
+    ["seed=N", "hydra.job.name=other"],
+    ["optimizer.lr=0.1", "++seed=N"],
+    ["seed=3", "seed=N"],
+]
+
+
+@pytest.mark.parametrize("overrides", SEEDED, ids=" ".join)
+def test_a_job_that_differs_in_its_seed_alone_is_what_it_would_be_without_the_other(loader, tmp_path, overrides):
+    first, second = ([item.replace("=N", f"={seed}") for item in overrides] for seed in (5, 12))
+    master = master_of(loader, tmp_path)
+    composer = Composer(loader, master)
+    before, own, expected = composer(first, 0), composer(second, 1), Composer(loader, master)(second, 1)
+    for name in ("number", "name", "setting", "folder", "overrides", "override_dirname", "config", "values"):
+        assert getattr(own, name) == getattr(expected, name), name
+    assert OmegaConf.to_container(own.node, resolve=False) == OmegaConf.to_container(expected.node, resolve=False)
+    assert own.composed == expected.composed
+    assert (before.config.seed, before.composed.seed, before.values["seed"]) == (5, 5, 5)
+    write_hydra_folder(own)
+    files = {path.name: path.read_text() for path in (own.folder / ".hydra").iterdir()}
+    write_hydra_folder(expected)
+    assert files == {path.name: path.read_text() for path in (own.folder / ".hydra").iterdir()}
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63), "null", "x"])
+def test_a_seed_that_cannot_be_is_found_behind_one_that_can(loader, tmp_path, seed):
+    composer = Composer(loader, master_of(loader, tmp_path))
+    composer(["seed=1"], 0)
+    with pytest.raises(UserError, match=r"^seed=?"):
+        composer([f"seed={seed}"], 1)
 
 
 def test_a_folder_may_be_named_by_any_value_of_its_own_job(loader, tmp_path):

@@ -58,7 +58,7 @@ def check_unchanged(sweep_dir: Path, jobs: Sequence[Job], swept: Sequence[str]) 
     for path, job, ignored in pairs:
         before, now = (
             _flat(OmegaConf.to_container(OmegaConf.load(path))),
-            _flat(OmegaConf.to_container(job.composed, enum_to_str=True)),
+            _flat(job.values),
         )
         values = _flat(asdict(job.config))  # what the environment gave, a run's folder holds as its value
         found = [

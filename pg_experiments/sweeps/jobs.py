@@ -1,9 +1,13 @@
-"""The jobs of a sweep, composed as Hydra composes them, but in about 15 ms each, checks included. Imports no torch."""
+"""The jobs of a sweep, composed as Hydra composes them, but in about 8 ms each, checks included. Imports no torch.
+
+A job that differs in its seed alone from one that was composed takes half a millisecond.
+"""
 
 import copy
 import pickle
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,14 +17,14 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_d
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf._utils import OmegaConfDumper
 from omegaconf.errors import OmegaConfBaseException
 
-from pg_experiments.composition import one_line, sets_value, to_config
-from pg_experiments.config import Config
+from pg_experiments.composition import folder_name, one_line, sets_value, to_config
+from pg_experiments.config import Config, check_seed
 from pg_experiments.errors import UserError
 
 
@@ -31,6 +35,8 @@ class _Dumper(getattr(yaml, "CDumper", yaml.Dumper)):  # type: ignore[misc]
 _Dumper.add_representer(str, OmegaConfDumper.str_representer)
 
 
+SUBDIR = "${folder_name:${hydra.job.override_dirname}}"  # our own hydra.sweep.subdir
+PLAIN = re.compile(r"\$\{(?!seed\})[A-Za-z_][\w.]*\}")  # an interpolation that every seed reads the same from
 OF_THE_JOB = ("job", "overrides", "runtime")  # what `_set_job` writes to in Hydra's node
 
 
@@ -75,6 +81,11 @@ class Base:
         self.shown.update(changed)
 
     @cached_property
+    def subdir(self) -> str:
+        """`hydra.sweep.subdir` as it is written."""
+        return str(self.node.hydra.sweep._get_node("subdir")._value())
+
+    @cached_property
     def hydra(self) -> dict[str, Any]:
         """The `hydra` node as plain values; those of a job are of any."""
         container = OmegaConf.to_container(self.node.hydra, enum_to_str=True)
@@ -111,6 +122,7 @@ class Job:
         composed: Hydra's config without its `hydra` node, interpolations and all.
         config: the same, checked.
         base: shared with all jobs of the same choice of groups; for its `hydra` node.
+        like: the job from which this one differs in its seed alone; None: composed by itself.
     """
 
     number: int
@@ -123,6 +135,23 @@ class Job:
     composed: DictConfig
     config: Config
     base: Base
+    like: "Job | None" = None
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """`composed` as plain values, interpolations as they are written."""
+        if self.like:
+            return self.like.values | {"seed": self.config.seed}
+        container = OmegaConf.to_container(self.composed, enum_to_str=True)
+        assert isinstance(container, dict)
+        return {str(key): value for key, value in container.items()}
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether a job with another seed would be the same but for the seed and its name."""
+        text = repr(self.values)
+        reads_no_seed = text.count("${") == len(PLAIN.findall(text)) and "${" not in self.override_dirname
+        return reads_no_seed and self.base.subdir == SUBDIR
 
     @property
     def node(self) -> DictConfig:
@@ -150,6 +179,7 @@ class Composer:
         self._separators = master.hydra.job.config.override_dirname
         self._bases: dict[tuple[str, ...], Base] = {}
         self._overrides: dict[str, Override] = {}
+        self._likes: dict[tuple[str, ...], Job] = {}
         self._parser = OverridesParser.create(config_loader=loader)
         self.sweep_dir = Path(str(master.hydra.sweep.dir)).resolve()
 
@@ -161,6 +191,10 @@ class Composer:
         """
         try:
             parsed = [self._parsed(override) for override in overrides]
+            besides_seed = tuple(item for item in overrides if not item.startswith("seed="))
+            like = self._likes.get(besides_seed)
+            if like and like.is_plain and _has_one_seed(parsed):
+                return self._with_seed(like, parsed, number)
             base = self._base([override for override in parsed if not sets_value(override)])
             composed, node = pickle.loads(base.rest), base.node
             ConfigLoaderImpl._apply_overrides_to_config(
@@ -179,7 +213,29 @@ class Composer:
         if self.sweep_dir not in folder.resolve().parents:
             raise UserError(f"hydra.sweep.subdir={name}: leads out of the sweep's folder {self.sweep_dir}")
         setting = self._varied(parsed, ["seed"], ", ", "=")
-        return Job(number, name, setting, self.sweep_dir, folder, lines, dirname, composed, config, base)
+        job = Job(number, name, setting, self.sweep_dir, folder, lines, dirname, composed, config, base)
+        if _has_one_seed(parsed):
+            self._likes.setdefault(besides_seed, job)
+        return job
+
+    def _with_seed(self, like: Job, parsed: list[Override], number: int) -> Job:
+        """A job that differs from `like` in its seed alone."""
+        seed = next(int(str(override.value())) for override in parsed if override.key_or_group == "seed")
+        check_seed(seed)
+        lines = [str(override.input_line) for override in parsed if not override.is_hydra_override()]
+        dirname = self._varied(parsed, [], self._separators.item_sep, self._separators.kv_sep)
+        name = folder_name(dirname)
+        return replace(
+            like,
+            number=number,
+            name=name,
+            folder=self.sweep_dir / name,
+            overrides=lines,
+            override_dirname=dirname,
+            composed=_with(like.composed, "seed", seed),
+            config=replace(like.config, seed=seed),
+            like=like,
+        )
 
     def _parsed(self, override: str) -> Override:
         """Most overrides are those of every job."""
@@ -200,6 +256,21 @@ class Composer:
         return str(get_overrides_dirname(parsed, excluded, item_separator, key_separator))
 
 
+def _with(node: DictConfig, key: str, value: Any) -> DictConfig:
+    """A node with another value at a key that nothing in it points at; all else is shared, where a copy takes 5 ms."""
+    other = object.__new__(DictConfig)
+    other.__dict__.update(node.__dict__)
+    other.__dict__["_content"] = {**node.__dict__["_content"], key: copy.deepcopy(node._get_node(key))}
+    other[key] = value
+    return other
+
+
+def _has_one_seed(parsed: Sequence[Override]) -> bool:
+    """Whether the seed is given, once, as a plain whole number."""
+    given = [override for override in parsed if override.key_or_group == "seed"]
+    return len(given) == 1 and given[0].type is OverrideType.CHANGE and type(given[0].value()) is int
+
+
 def _set_job(node: DictConfig, number: int, overrides: Sequence[str], dirname: str, folder: Path) -> None:
     """What Hydra writes into its node for one job."""
     node.hydra.job.id, node.hydra.job.num = str(number), number
@@ -214,11 +285,9 @@ def write_hydra_folder(job: Job) -> None:
     hydra["job"] = hydra["job"] | {"id": str(job.number), "num": job.number, "override_dirname": job.override_dirname}
     hydra["overrides"] = hydra["overrides"] | {"task": job.overrides}
     hydra["runtime"] = hydra["runtime"] | {"output_dir": str(job.folder)}
-    composed = OmegaConf.to_container(job.composed, enum_to_str=True)
-    assert isinstance(composed, dict)
     folder = job.folder / str(base.node.hydra.output_subdir or ".hydra")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(base.yaml_of(composed))
+    (folder / "config.yaml").write_text(base.yaml_of(job.values))
     (folder / "hydra.yaml").write_text(base.yaml_of(hydra, "hydra"))
     (folder / "overrides.yaml").write_text(_dumped(job.overrides))
 
