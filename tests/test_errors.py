@@ -196,7 +196,8 @@ GYMNASIUM = [
         *SOFTMAX_ON_GYMNASIUM,
         "env.id=Blackjack-v1",
         "env.max_episode_steps=9",
-        says=("env.id=Blackjack-v1", "must be Box or Discrete"),
+        "policy=gaussian",
+        says=("policy=gaussian", "2 discrete actions"),
     ),
 ]
 

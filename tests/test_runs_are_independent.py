@@ -596,7 +596,6 @@ EXTREMES = {"max", "min", "amax", "amin", "median", "argmax", "argmin"}
 OURS = {"exact.sigmoid", "exact.softplus", "packing.mean", "packing.sum", "packing.variance"}
 MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's numbers come from it
     ("progress.py", "*"),
-    ("envs/gymnasium_adapter.py", "np.prod(space.shape)"),
     ("envs/gymnasium_adapter.py", "np.isfinite(observation).all()"),  # whether to look for the copy that broke
     ("envs/gymnasium_adapter.py", "np.isfinite(reward).all()"),
     ("monitoring.py", "finite.all()"),  # whether to look for the run that broke

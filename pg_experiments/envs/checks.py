@@ -66,19 +66,22 @@ def problem_of_tensor(value: Any, shape: torch.Size, dtype: torch.dtype) -> str 
     return None
 
 
-def box_problem(observation: Any, shape: tuple[int, ...]) -> str | None:
-    """How one copy's observation differs from real numbers of this shape; None when it does not."""
+def box_problem(
+    observation: Any, shape: tuple[int, ...], name: str = "an observation", whole: bool = False
+) -> str | None:
+    """How one copy's observation differs from real, or whole, numbers of this shape; None when it does not."""
+    kind, numbers = ("iub", "whole numbers") if whole else (REAL_NUMBERS, "real numbers")
     try:
         array = np.asarray(observation)
     except (ValueError, TypeError):  # lists of different lengths
-        return f"an observation that is no array, expected shape {shape}"
-    if array.dtype.kind not in REAL_NUMBERS:
+        return f"{name} that is no array, expected shape {shape}"
+    if array.dtype.kind not in kind:
         given = described(observation) if array.ndim == 0 or observation is None else f"type {array.dtype}"
-        return f"an observation of {given}, expected real numbers of shape {shape}"
-    return f"an observation of shape {array.shape}, expected {shape}" if array.shape != shape else None
+        return f"{name} of {given}, expected {numbers} of shape {shape}"
+    return f"{name} of shape {array.shape}, expected {shape}" if array.shape != shape else None
 
 
-def state_problem(observation: Any, first: int, count: int) -> str | None:
+def state_problem(observation: Any, first: int, count: int, name: str = "an observation") -> str | None:
     """How one copy's observation differs from a state of a finite environment; None when it does not."""
     expected = f"expected a whole number from {first} to {first + count - 1}"
     array = np.asarray(observation) if isinstance(observation, np.ndarray | np.generic) else None
@@ -86,8 +89,8 @@ def state_problem(observation: Any, first: int, count: int) -> str | None:
     if whole and first <= int(observation) < first + count:
         return None
     if array is not None and array.shape != ():
-        return f"an observation of shape {array.shape}, {expected}"
-    return f"an observation of {described(observation)}, {expected}"
+        return f"{name} of shape {array.shape}, {expected}"
+    return f"{name} of {described(observation)}, {expected}"
 
 
 def number_of(reward: Any) -> float | None:

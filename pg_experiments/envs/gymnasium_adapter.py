@@ -7,12 +7,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
-from pg_experiments.envs.checks import REAL_NUMBERS, box_problem, described, flag_of, number_of, state_problem
-from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
+from pg_experiments.envs.checks import described, flag_of, number_of
+from pg_experiments.envs.interface import EnvSpec, Transition
+from pg_experiments.envs.spaces import actions_of, env_action, observations_of
 from pg_experiments.envs.time_limit import TimeLimit, TookTooLong
 from pg_experiments.errors import ConfigError, EnvError, first_line, nearest
 
@@ -23,12 +23,12 @@ class GymnasiumEnv:
     """Copies of a registered Gymnasium environment, stepped one after the other, each only while its episode runs.
 
     Every episode begins with a reset from a seed that comes from its run's own noise, so a run does not depend on its
-    neighbours, nor on which copy it gets; copies that `select` leaves out are used again. Box observations are
-    flattened; a Discrete observation becomes a one-hot vector.
+    neighbours, nor on which copy it gets; copies that `select` leaves out are used again. How observations become
+    vectors is written in `spaces.py`.
 
     A copy that raises, takes longer than the limit or returns what its spaces do not allow ends its run with an
-    `EnvError`. Looked at are shapes, kinds of numbers, whether they are finite, and the range of a Discrete
-    observation; not the bounds of a Box, which nothing here relies on.
+    `EnvError`. Looked at are shapes, kinds of numbers, whether they are finite, and the range of discrete
+    observations; not the bounds of a Box, which nothing here relies on.
 
     Args:
         id: registered id, or `module:id`, which imports the module first.
@@ -49,16 +49,15 @@ class GymnasiumEnv:
         limit = max_episode_steps or (env.spec.max_episode_steps if env.spec else None)
         if limit is None:
             raise ConfigError("env.max_episode_steps", None, f"{id} has no limit of its own; give one")
-        self._states = env.observation_space.n if isinstance(env.observation_space, spaces.Discrete) else None
-        self._shape = env.observation_space.shape or ()
-        self._first_state = int(getattr(env.observation_space, "start", 0))
-        self._first_action = getattr(env.action_space, "start", 0)
+        observations = observations_of(id, env.observation_space)
+        self._put_into, self._action_space = observations.put, env.action_space
         self.spec = EnvSpec(
-            observation_size=self._observation_size(env.observation_space),
-            actions=self._actions(env.action_space),
+            observation_size=observations.size,
+            actions=actions_of(id, env.action_space),
             max_episode_steps=limit,
             reset_noise_size=2,
-            num_states=int(self._states) if self._states is not None else None,
+            num_states=observations.num_states,
+            image_shape=observations.image_shape,
         )
 
     def limit_steps(self, limit: TimeLimit) -> None:
@@ -102,7 +101,7 @@ class GymnasiumEnv:
         with limit.heard() if limit else nullcontext():
             for run, index in running.nonzero().tolist():
                 env = state[run][index]
-                own_action = self._env_action(env, actions[run, index])
+                own_action = env_action(self._action_space, actions[run, index])
                 try:
                     if limit:
                         limit.start()
@@ -153,34 +152,10 @@ class GymnasiumEnv:
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise ConfigError(key, value, reason) from error
 
-    def _observation_size(self, space: spaces.Space[Any]) -> int:
-        if isinstance(space, spaces.Discrete):
-            return int(space.n)
-        if isinstance(space, spaces.Box):
-            return int(np.prod(space.shape))
-        raise ConfigError("env.id", self._id, f"observations must be Box or Discrete, but are {space}")
-
-    def _actions(self, space: spaces.Space[Any]) -> DiscreteActions | BoxActions:
-        if isinstance(space, spaces.Discrete):
-            return DiscreteActions(int(space.n))
-        if isinstance(space, spaces.Box):
-            low, high = space.low.flatten().tolist(), space.high.flatten().tolist()
-            return BoxActions(tuple(low), tuple(high))
-        raise ConfigError("env.id", self._id, f"actions must be Discrete or Box, but are {space}")
-
     def _put(self, into: Any, observation: Any, call: str, run: int, index: int) -> None:
-        """Write one copy's observation into the array of all: flattened, or as a one-hot vector."""
-        if self._states is not None:
-            if problem := state_problem(observation, self._first_state, int(self._states)):
-                raise EnvError(self._id, f"{call} returned {problem}", run, index, certain=True)
-            into[run, index, int(observation) - self._first_state] = 1.0
-            return
-        known = isinstance(observation, np.ndarray) and observation.dtype.kind in REAL_NUMBERS
-        if not known or observation.shape != self._shape:
-            if problem := box_problem(observation, self._shape):
-                raise EnvError(self._id, f"{call} returned {problem}", run, index, certain=True)
-            observation = np.asarray(observation)
-        into[run, index] = observation.ravel()
+        """Write one copy's observation into the array of all, as a vector."""
+        if problem := self._put_into(into[run, index], observation):
+            raise EnvError(self._id, f"{call} returned {problem}", run, index, certain=True)
 
     def _checked(self, value: Any, given: str, expected: str, run: int, index: int) -> Any:
         """What a copy's step returned, unless it is nothing that can be used."""
@@ -207,11 +182,3 @@ class GymnasiumEnv:
             return EnvError(self._id, self._time_limit.problem, run, index, certain=True)
         problem = f"{call} raised {type(error).__name__}: {first_line(error)}"
         return EnvError(self._id, problem, run, index)
-
-    def _env_action(self, env: gymnasium.Env[Any, Any], action: Any) -> Any:
-        if isinstance(self.spec.actions, DiscreteActions):
-            return int(action) + self._first_action
-        space = env.action_space
-        if np.issubdtype(space.dtype, np.integer):
-            action = np.rint(action)
-        return action.reshape(space.shape).astype(space.dtype)

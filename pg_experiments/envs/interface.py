@@ -35,6 +35,7 @@ class EnvSpec:
         max_episode_steps: steps after which an episode that has not terminated is truncated.
         reset_noise_size: uniform numbers in [0, 1) that one reset uses.
         num_states: for a finite environment, whose observation is the one-hot vector of its state; otherwise None.
+        image_shape: for images, their channels, height and width; the observation is the flattened image, from 0 to 1.
     """
 
     observation_size: int
@@ -42,6 +43,7 @@ class EnvSpec:
     max_episode_steps: int
     reset_noise_size: int
     num_states: int | None = None
+    image_shape: tuple[int, int, int] | None = None
 
 
 class Transition(NamedTuple):
