@@ -115,7 +115,10 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
     items, check = _items(config.env), env is None
     wrappers = read_wrappers(items["wrappers"])
     if env is None:
-        env = wrapped(limited(make("env", config.env, runs.numbers, leave_out=own), items["step_seconds"]), wrappers)
+        env = limited(make("env", config.env, runs.numbers, leave_out=own), items["step_seconds"])
+        if try_out := getattr(env, "try_out", None):  # one that others have written
+            try_out()
+        env = wrapped(env, wrappers)
     spec = spec_for_policy(env.spec, wrappers)
     policy = make("policy", config.policy, runs.numbers, spec=spec)
     check_policy_fits(config.policy, spec)

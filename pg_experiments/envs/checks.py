@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pg_experiments.envs.interface import Env
 
-REAL_NUMBERS = "fiub"  # NumPy's kinds of them
+REAL_NUMBERS, WHOLE_NUMBERS = "fiub", "iub"  # NumPy's kinds of them
 LONGEST_VALUE = 60  # characters of it in a message
 
 
@@ -70,7 +70,7 @@ def box_problem(
     observation: Any, shape: tuple[int, ...], name: str = "an observation", whole: bool = False
 ) -> str | None:
     """How one copy's observation differs from real, or whole, numbers of this shape; None when it does not."""
-    kind, numbers = ("iub", "whole numbers") if whole else (REAL_NUMBERS, "real numbers")
+    kind, numbers = (WHOLE_NUMBERS, "whole numbers") if whole else (REAL_NUMBERS, "real numbers")
     try:
         array = np.asarray(observation)
     except (ValueError, TypeError):  # lists of different lengths
@@ -85,7 +85,9 @@ def state_problem(observation: Any, first: int, count: int, name: str = "an obse
     """How one copy's observation differs from a state of a finite environment; None when it does not."""
     expected = f"expected a whole number from {first} to {first + count - 1}"
     array = np.asarray(observation) if isinstance(observation, np.ndarray | np.generic) else None
-    whole = isinstance(observation, int) or (array is not None and array.shape == () and array.dtype.kind in "iub")
+    whole = isinstance(observation, int) or (
+        array is not None and array.shape == () and array.dtype.kind in WHOLE_NUMBERS
+    )
     if whole and first <= int(observation) < first + count:
         return None
     if array is not None and array.shape != ():

@@ -11,10 +11,12 @@ from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
 from pg_experiments.envs.checks import described, flag_of, number_of
+from pg_experiments.envs.contract import check_spaces, try_out
 from pg_experiments.envs.interface import EnvSpec, Transition
+from pg_experiments.envs.making import make_copy
 from pg_experiments.envs.spaces import actions_of, env_action, observations_of
 from pg_experiments.envs.time_limit import TimeLimit, TookTooLong
-from pg_experiments.errors import ConfigError, EnvError, first_line, nearest
+from pg_experiments.errors import ConfigError, EnvError, first_line
 
 Copies = list[list[gymnasium.Env[Any, Any]]]  # [runs][envs]
 
@@ -44,13 +46,14 @@ class GymnasiumEnv:
         self._kwargs, self._limit = dict(kwargs), max_episode_steps
         self._time_limit: TimeLimit | None = None
         self._dtype = torch.float32
-        self._pool = [self._make(check=True)]
+        self._pool = [self._make()]
         env = self._pool[0]
+        check_spaces(id, env)
         limit = max_episode_steps or (env.spec.max_episode_steps if env.spec else None)
         if limit is None:
             raise ConfigError("env.max_episode_steps", None, f"{id} has no limit of its own; give one")
-        observations = observations_of(id, env.observation_space)
-        self._put_into, self._action_space = observations.put, env.action_space
+        observations = self._observations = observations_of(id, env.observation_space)
+        self._action_space = env.action_space
         self.spec = EnvSpec(
             observation_size=observations.size,
             actions=actions_of(id, env.action_space),
@@ -64,12 +67,14 @@ class GymnasiumEnv:
         """Interrupt every step and every reset of a copy that takes longer."""
         self._time_limit = limit
 
+    def try_out(self) -> None:
+        """Raise a `ConfigError` when a copy does not do what Gymnasium expects."""
+        try_out(self._id, self._kwargs, self._pool[0], self._observations, self._time_limit)
+
     def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Reset every copy with a seed below 2³¹ made of its two random numbers."""
         runs, envs = noise.shape[:2]
-        copies = [
-            [self._pool.pop() if self._pool else self._make(check=False) for _ in range(envs)] for _ in range(runs)
-        ]
+        copies = [[self._pool.pop() if self._pool else self._make() for _ in range(envs)] for _ in range(runs)]
         high, low = (noise.double() * torch.tensor([2.0**16, 2.0**15])).long().unbind(-1)
         seeds = (high * 2**15 + low).tolist()
         observation = np.zeros((runs, envs, self.spec.observation_size))
@@ -135,26 +140,12 @@ class GymnasiumEnv:
     def join(self, states: Sequence[Copies]) -> Copies:
         return [copies for state in states for copies in state]
 
-    def _make(self, check: bool) -> gymnasium.Env[Any, Any]:
-        try:
-            return gymnasium.make(
-                self._id, max_episode_steps=self._limit, disable_env_checker=not check, **self._kwargs
-            )
-        except gymnasium.error.DependencyNotInstalled as error:
-            raise ConfigError("env.id", self._id, str(error)) from error
-        except ImportError as error:
-            raise ConfigError("env.id", self._id, f"cannot import {self._id.partition(':')[0]}: {error}") from error
-        except gymnasium.error.Error as error:
-            reason = f"there is no such environment.{nearest(self._id, gymnasium.registry)}"
-            raise ConfigError("env.id", self._id, reason) from error
-        except Exception as error:  # an environment's constructor may raise anything
-            key, value = ("env.kwargs", self._kwargs) if self._kwargs else ("env.id", self._id)
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise ConfigError(key, value, reason) from error
+    def _make(self) -> gymnasium.Env[Any, Any]:
+        return make_copy(self._id, self._kwargs, self._limit)
 
     def _put(self, into: Any, observation: Any, call: str, run: int, index: int) -> None:
         """Write one copy's observation into the array of all, as a vector."""
-        if problem := self._put_into(into[run, index], observation):
+        if problem := self._observations.put(into[run, index], observation):
             raise EnvError(self._id, f"{call} returned {problem}", run, index, certain=True)
 
     def _checked(self, value: Any, given: str, expected: str, run: int, index: int) -> Any:

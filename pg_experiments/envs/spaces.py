@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from pg_experiments.envs.checks import REAL_NUMBERS, box_problem, described, state_problem
+from pg_experiments.envs.checks import REAL_NUMBERS, WHOLE_NUMBERS, box_problem, described, state_problem
 from pg_experiments.envs.interface import BoxActions, DiscreteActions
 from pg_experiments.errors import ConfigError
 
@@ -130,16 +130,19 @@ def _vector(id: str, space: Any, name: str) -> tuple[int, Put]:
         return len(np.zeros(space.shape).ravel()), _put_flags(space.shape, shown)
     if isinstance(space, spaces.Box):
         size = len(space.low.ravel())
-        return size, _put_image(space, shown) if image_shape_of(space) else _put_numbers(space.shape, shown)
+        return size, _put_image(space, shown) if image_shape_of(space) else _put_numbers(space, shown)
     where = "observations" if name == "observation" else name
     raise ConfigError("env.id", id, f"{where} must be {OBSERVATIONS}, but {'are' if where != name else 'is'} {space}")
 
 
-def _put_numbers(shape: tuple[int, ...], name: str) -> Put:
+def _put_numbers(space: spaces.Box, name: str) -> Put:
+    shape, whole = space.shape, bool(np.dtype(space.dtype).kind in WHOLE_NUMBERS)
+    kinds = WHOLE_NUMBERS if whole else REAL_NUMBERS
+
     def put(into: Any, observation: Any) -> str | None:
-        known = isinstance(observation, np.ndarray) and observation.dtype.kind in REAL_NUMBERS
+        known = isinstance(observation, np.ndarray) and observation.dtype.kind in kinds
         if not known or observation.shape != shape:
-            if problem := box_problem(observation, shape, name):
+            if problem := box_problem(observation, shape, name, whole):
                 return problem
             observation = np.asarray(observation)
         into[:] = observation.ravel()
@@ -149,7 +152,7 @@ def _put_numbers(shape: tuple[int, ...], name: str) -> Put:
 
 
 def _put_image(space: spaces.Box, name: str) -> Put:
-    numbers = _put_numbers(space.shape, name)
+    numbers = _put_numbers(space, name)
     low, high = min(space.low.ravel().tolist()), max(space.high.ravel().tolist())
     span = float(high - low) or 1.0
     channels_last = len(space.shape) == 3 and not _channels_first(space.shape)
