@@ -186,7 +186,7 @@ def test_a_module_that_cannot_be_imported_is_told_with_its_line(tank, text, says
 
 def test_a_missing_argument_is_asked_for_by_its_key(tank):
     outcome = tank("tank:Broken-v0", broken="def __init__(self, width):\n pass")
-    assert_one_line(outcome, "missing 1 required positional argument: 'width'; give it as +env.kwargs.width=...")
+    assert_one_line(outcome, "missing 1 required positional argument: 'width'; give it as env.kwargs.width=...")
 
 
 def test_an_environment_that_cannot_be_repeated_is_allowed_when_it_says_so(tank):

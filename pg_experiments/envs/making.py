@@ -119,7 +119,7 @@ def _of_constructor(id: str, name: str, kwargs: Mapping[str, Any], error: Except
         has = f"it has {', '.join(known)}" if known else "it has none"
         return ConfigError(f"env.kwargs.{word}", kwargs[word], f"{id} takes no {word}; {has}.{nearest(word, known)}")
     key, value = ("env.kwargs", dict(kwargs)) if kwargs else ("env.id", id)
-    hint = f"; give it as +env.kwargs.{missing[1]}=..." if missing else ""
+    hint = f"; give it as env.kwargs.{missing[1]}=..." if missing else ""
     return ConfigError(key, value, f"{type(error).__name__}: {text}{hint}")
 
 
