@@ -28,6 +28,8 @@ from pg_experiments.wrapper_config import read_wrappers
 
 MOST_UNITS = 100_000  # of a layer: more is a slip of the finger
 MOST_LAYERS = 1000
+MOST_CONVOLUTIONS = 100
+MOST_PIXELS = 1000  # of a kernel or a stride
 MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
 ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
@@ -35,10 +37,21 @@ ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
 
 @dataclass(frozen=True)
-class SoftmaxConfig:
-    _target_: str = "pg_experiments.policies.softmax.Softmax"
+class NetworkConfig:
+    """A network of a policy or baseline; channels, kernel_sizes and strides are those of a cnn."""
+
+    _target_: str = "???"
+    network: str = checked("mlp", one_of=("mlp", "cnn"))
     hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
+    channels: list[int] = checked([16, 32], at_least=1, at_most=MOST_UNITS, items=(1, MOST_CONVOLUTIONS))
+    kernel_sizes: list[int] = checked([3, 3], at_least=1, at_most=MOST_PIXELS, items=(1, MOST_CONVOLUTIONS))
+    strides: list[int] = checked([2, 2], at_least=1, at_most=MOST_PIXELS, items=(1, MOST_CONVOLUTIONS))
+
+
+@dataclass(frozen=True)
+class SoftmaxConfig(NetworkConfig):
+    _target_: str = "pg_experiments.policies.softmax.Softmax"
 
 
 @dataclass(frozen=True)
@@ -47,10 +60,8 @@ class TabularSoftmaxConfig:
 
 
 @dataclass(frozen=True)
-class GaussianConfig:
+class GaussianConfig(NetworkConfig):
     _target_: str = "pg_experiments.policies.gaussian.Gaussian"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
-    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
     state_dependent_std: bool = False
     initial_std: float = per_run(1.0, above=0)
 
@@ -121,10 +132,8 @@ class LeaveOneOutConfig:
 
 
 @dataclass(frozen=True)
-class ValueNetworkConfig:
+class ValueNetworkConfig(NetworkConfig):
     _target_: str = "pg_experiments.baselines.value_network.ValueNetwork"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
-    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
     updates_per_iteration: int = checked(3, at_least=1, at_most=MOST_UNITS)
     optimizer: Any = "???"
 

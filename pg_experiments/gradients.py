@@ -10,7 +10,7 @@ from pg_experiments.exact import crop
 from pg_experiments.packing import Packing, Pass
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import NetworkPolicy, Policy
-from pg_experiments.policies.networks import MLP, Parameters
+from pg_experiments.policies.networks import Network, Parameters, flat_of, layers_of, parameters_of, views_of
 
 
 def gradients(
@@ -35,7 +35,7 @@ def gradients(
 
 @torch.no_grad()
 def network_gradients(
-    network: MLP,
+    network: Network,
     parameters: Parameters,
     packing: Packing,
     x: Float[Tensor, "samples in"],
@@ -50,15 +50,15 @@ def network_gradients(
         loss_gradient: from the output for the blocks of a pass, `[blocks, size, out]`, to the gradient of the loss for
             it.
     """
-    flat = network.flat(network.layers(parameters))
+    flat = flat_of(layers_of(network, parameters))
     total = torch.zeros_like(flat)
-    for blocks in packing.passes:
-        layers = network.views(flat.index_select(0, blocks.rows))
+    for blocks in packing.passes_of(network.numbers_per_sample):
+        layers = views_of(network, flat.index_select(0, blocks.rows))
         values = network.forward(layers, blocks.of(x))
         gradient = loss_gradient(crop(values[-1], -1, network.output_size), blocks)
         _, parts = network.backward(layers, values, gradient)
-        total.index_add_(0, blocks.rows, network.flat(parts))
-    return network.parameters(network.views(total))
+        total.index_add_(0, blocks.rows, flat_of(parts))
+    return parameters_of(network, views_of(network, total))
 
 
 def policy_gradients(

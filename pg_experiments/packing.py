@@ -14,6 +14,7 @@ from torch import Tensor
 
 BLOCK_SIZES = (512, 128, 64)  # as many large ones as a run fills, then smaller ones; the last of a run is filled up
 SAMPLES_AT_ONCE = 4096  # that one pass computes: its activations stay in the processor's cache
+NUMBERS_AT_ONCE = 4_000_000  # that a layer takes in for them: 16 MB of float32
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,18 @@ class Packing:
                 weights.append((sample <= last).flatten())
         shape = (running.shape[1], running.shape[2])
         return Packing(torch.cat(index), torch.cat(runs), torch.cat(weights).to(dtype), counts, passes, shape)
+
+    def passes_of(self, numbers_per_sample: int) -> list[Pass]:
+        """The passes, cut into smaller ones where a sample needs many numbers; blocks and their order are the same."""
+        passes = []
+        for whole in self.passes:
+            size = (whole.samples.stop - whole.samples.start) // len(whole.rows)
+            blocks = max(1, NUMBERS_AT_ONCE // (size * numbers_per_sample))
+            for first in range(0, len(whole.rows), blocks):
+                rows = whole.rows[first : first + blocks]
+                start = whole.samples.start + first * size
+                passes.append(Pass(rows, slice(start, start + len(rows) * size)))
+        return passes
 
     def pack(self, grid: Shaped[Tensor, "runs steps envs *rest"]) -> Shaped[Tensor, "samples *rest"]:
         """The grid's entries at every sample."""

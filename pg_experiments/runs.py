@@ -18,6 +18,7 @@ from pg_experiments.envs.time_limit import limited
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest
 from pg_experiments.locate import locate
 from pg_experiments.optimizers import OptimizerSettings
+from pg_experiments.policies.choice import as_arguments
 from pg_experiments.policies.interface import Policy
 from pg_experiments.wrapper_config import read_wrappers
 from pg_experiments.wrappers.normalize_observation import NormalizedPolicy
@@ -120,9 +121,11 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
             try_out()
         env = wrapped(env, wrappers)
     spec = spec_for_policy(env.spec, wrappers)
-    policy = make("policy", config.policy, runs.numbers, spec=spec)
+    keys, network = as_arguments("policy", config.policy, spec)
+    policy = make("policy", config.policy, runs.numbers, leave_out=keys, spec=spec, **network)
     check_policy_fits(config.policy, spec)
-    baseline = make("baseline", config.baseline, runs.numbers, check, spec=env.spec)
+    keys, network = as_arguments("baseline", config.baseline, env.spec)
+    baseline = make("baseline", config.baseline, runs.numbers, check, leave_out=keys, spec=env.spec, **network)
     if isinstance(baseline, BatchMean) and num_envs(config) == 1:
         raise ConfigError(
             "baseline", "batch_mean", "needs env.num_envs of at least 2: the mean of one return is itself"

@@ -6,7 +6,7 @@ from pathlib import Path
 from pg_experiments.config import Config
 from pg_experiments.errors import ConfigError
 from pg_experiments.optimizers import OptimizerSettings
-from pg_experiments.policies.networks import MLP
+from pg_experiments.policies.networks import Network
 from pg_experiments.runs import DTYPES, Parts
 
 
@@ -50,14 +50,13 @@ def learner_bytes(config: Config, parts: Parts, part: str) -> float:
         return 0.0
     settings = parts.optimizer if part == "policy" else getattr(parts.baseline, "optimizer", None)
     states = settings.state_tensors if isinstance(settings, OptimizerSettings) else 0
-    sizes = zip(network.sizes, network.sizes[1:], strict=False)
-    count = sum((size_in + 1) * size_out for size_in, size_out in sizes)
+    count = sum((size_in + 1) * size_out for size_in, size_out in network.shapes)
     return float(count) * DTYPES[config.dtype].itemsize * (2 * (1 + states) + 2)
 
 
-def _network(part: object) -> MLP | None:
+def _network(part: object) -> Network | None:
     network = getattr(part, "network", None)
-    return network if isinstance(network, MLP) else None
+    return network if isinstance(network, Network) else None
 
 
 def available_bytes() -> float:

@@ -12,7 +12,8 @@ from pg_experiments.envs.interface import EnvSpec
 from pg_experiments.gradients import network_gradients
 from pg_experiments.optimizers import Learner, OptimizerSettings
 from pg_experiments.packing import Pass
-from pg_experiments.policies.networks import MLP, Parameters
+from pg_experiments.policies.convolution import Convolutions, network_of
+from pg_experiments.policies.networks import Network, Parameters
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class ValueNetwork:
         updates_per_iteration: fitting steps, each over all samples of the iteration. The metric
             `gradient/baseline_norm` is that of the first.
         optimizer: settings of its own.
+        convolutions: at the beginning of the network, see `CNN`; None: the observation is a vector.
     """
 
     spec: EnvSpec
@@ -36,10 +38,11 @@ class ValueNetwork:
     activation: str
     updates_per_iteration: int
     optimizer: OptimizerSettings
+    convolutions: Convolutions | None = None
 
     @property
-    def network(self) -> MLP:
-        return MLP(self.spec.observation_size, self.hidden_sizes, 1, self.activation, 1.0)
+    def network(self) -> Network:
+        return network_of(self.convolutions, self.spec.observation_size, self.hidden_sizes, 1, self.activation, 1.0)
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Learner:
         return Learner(self.optimizer, self.network.init(generators, dtype))

@@ -10,8 +10,9 @@ from torch import Generator, Tensor
 
 from pg_experiments.envs.interface import BoxActions, EnvSpec
 from pg_experiments.errors import ConfigError
+from pg_experiments.policies.convolution import Convolutions, network_of
 from pg_experiments.policies.distributions import DiagonalGaussian
-from pg_experiments.policies.networks import MLP, Parameters
+from pg_experiments.policies.networks import Network, Parameters
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Gaussian:
         state_dependent_std: False: one log std per action dimension, a parameter of its own. True: the network's second
             half of outputs is the log std of each observation.
         initial_std: standard deviation at the start, per run, > 0; 1 reaches a bound with one standard deviation.
+        convolutions: at the beginning of the network, see `CNN`; None: the observation is a vector.
     """
 
     spec: EnvSpec
@@ -35,15 +37,17 @@ class Gaussian:
     activation: str
     state_dependent_std: bool
     initial_std: Float[Tensor, " runs"]
+    convolutions: Convolutions | None = None
 
     @cached_property
     def action_size(self) -> int:
         return len(self._bounds().low)
 
     @cached_property
-    def network(self) -> MLP:
+    def network(self) -> Network:
         outputs = self.action_size * (2 if self.state_dependent_std else 1)
-        return MLP(self.spec.observation_size, self.hidden_sizes, outputs, self.activation, 0.01)
+        size = self.spec.observation_size
+        return network_of(self.convolutions, size, self.hidden_sizes, outputs, self.activation, 0.01)
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
         parameters = self.network.init(generators, dtype)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 from torch import Generator, Tensor
 
 from pg_experiments.policies.distributions import Distribution
-from pg_experiments.policies.networks import MLP, Parameters
+from pg_experiments.policies.networks import Network, Parameters
 
 
 @runtime_checkable
@@ -47,7 +47,7 @@ class NetworkPolicy(Policy, Protocol):
     """A policy whose distribution depends on the observation through the output of one network alone."""
 
     @property
-    def network(self) -> MLP:
+    def network(self) -> Network:
         """From the observation to the numbers that the distribution is made of."""
         ...
 

@@ -91,9 +91,11 @@ def restore(run_dir: Path, checkpoint: str = "last", trust: Sequence[str] = ()) 
 
 def _check_claims(run_dir: Path, config: Config, checkpoint: str) -> None:
     """Refuse a config whose networks would take far more memory than the checkpoint can fill, or than there is."""
-    numbers = 0
-    for key, value, _ in walk(config):
-        if key.endswith(".hidden_sizes") and isinstance(value, list) and all(isinstance(size, int) for size in value):
+    numbers, leaves = 0, {key: value for key, value, _ in walk(config)}
+    for key, value in leaves.items():
+        part, _, name = key.rpartition(".")
+        counted = name == "hidden_sizes" or (name == "channels" and leaves.get(f"{part}.network") == "cnn")
+        if counted and isinstance(value, list) and all(isinstance(size, int) for size in value):
             numbers += sum(rows * columns for rows, columns in pairwise(value))
     claimed = numbers * DTYPES[config.dtype].itemsize
     sizes = {path: size_inside(run_dir, path) for path in named(run_dir, checkpoint) if path.exists()}
@@ -102,8 +104,8 @@ def _check_claims(run_dir: Path, config: Config, checkpoint: str) -> None:
     path = max(sizes, key=lambda path: sizes[path])
     if claimed > sizes[path]:
         raise UserError(
-            f"{path}: cannot be read (it has {size_text(sizes[path])}, and the hidden_sizes of the config make "
-            f"networks of at least {size_text(claimed)})"
+            f"{path}: cannot be read (it has {size_text(sizes[path])}, and its config makes networks of "
+            f" at least {size_text(claimed)} by hidden_sizes and channels)"
         )
     if claimed > available_bytes():
         raise ConfigError("hidden_sizes", None, f"networks of {size_text(claimed)} are more than the free memory")

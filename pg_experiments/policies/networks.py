@@ -1,9 +1,9 @@
-"""Multilayer perceptrons whose weights carry the run in front: `[runs, in, out]`."""
+"""Networks whose weights carry the run in front, `[runs, in, out]`: what all offer, and multilayer perceptrons."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,60 @@ ACTIVATIONS = {
 }
 
 
+@runtime_checkable
+class Network(Protocol):
+    """What training needs of a network: a row of layers, each a product with a weight and a bias, and its gradients."""
+
+    @property
+    def hidden_sizes(self) -> Sequence[int]:
+        """Width of each fully connected hidden layer."""
+        ...
+
+    @property
+    def output_size(self) -> int:
+        """Numbers in one output."""
+        ...
+
+    @property
+    def names(self) -> list[str]:
+        """Of the parameters: weight and bias of every layer, in order."""
+        ...
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """In and out of every layer's weight."""
+        ...
+
+    @property
+    def numbers_per_sample(self) -> int:
+        """The most numbers that one layer takes in for one sample: what memory and cache have to hold."""
+        ...
+
+    def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
+        """Draw first parameters, run by run, from each run's own generator."""
+        ...
+
+    def actor(self, parameters: Parameters) -> Callable[[Tensor], Tensor]:
+        """The network with these parameters, for many calls without gradient."""
+        ...
+
+    def __call__(
+        self, parameters: Parameters, x: Float[Tensor, "runs samples in"]
+    ) -> Float[Tensor, "runs samples out"]:
+        """Apply run k's network to row k of `x`."""
+        ...
+
+    def forward(self, layers: Layers, x: Float[Tensor, "runs samples in"]) -> list[Tensor]:
+        """Everything that `backward` needs, the output last; every size a multiple of 4."""
+        ...
+
+    def backward(
+        self, layers: Layers, values: Sequence[Tensor], gradient: Float[Tensor, "runs samples out"], for_x: bool = False
+    ) -> tuple[Tensor | None, Layers]:
+        """Gradients for the input (where asked for), and for every weight and bias."""
+        ...
+
+
 @dataclass(frozen=True)
 class MLP:
     """A fully connected network, one per run.
@@ -58,6 +112,16 @@ class MLP:
     def sizes(self) -> tuple[int, ...]:
         """Widths from the input to the output."""
         return (self.input_size, *self.hidden_sizes, self.output_size)
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """In and out of every layer's weight."""
+        return list(pairwise(self.sizes))
+
+    @property
+    def numbers_per_sample(self) -> int:
+        """Width of the widest layer's input."""
+        return max(self.sizes[:-1])
 
     @property
     def names(self) -> list[str]:
@@ -85,7 +149,7 @@ class MLP:
 
     def actor(self, parameters: Parameters) -> Callable[[Tensor], Tensor]:
         """The network with these parameters, for many calls without gradient: what does not change is done once."""
-        layers = self.layers(parameters)
+        layers = layers_of(self, parameters)
         hidden = [(weight, bias[:, None]) for weight, bias in layers[:-1]]
         output = prepared_product(*layers[-1])
         activation = ACTIVATIONS[self.activation].function
@@ -103,36 +167,7 @@ class MLP:
         self, parameters: Parameters, x: Float[Tensor, "runs samples in"]
     ) -> Float[Tensor, "runs samples out"]:
         """Apply run k's network to row k of `x`."""
-        return _Perceptron.apply(self, x, *self._flat(parameters))
-
-    def layers(self, parameters: Parameters) -> Layers:
-        """Weight and bias of every layer, every size a multiple of 4."""
-        return self._padded(self._flat(parameters))
-
-    def parameters(self, layers: Layers) -> Parameters:
-        """Undo `layers`."""
-        named = {}
-        for layer, ((weight, bias), size_in, size_out) in enumerate(
-            zip(layers, self.sizes[:-1], self.sizes[1:], strict=True)
-        ):
-            named[f"layer{layer}.weight"] = crop(crop(weight, -1, size_out), -2, size_in)
-            named[f"layer{layer}.bias"] = crop(bias, -1, size_out)
-        return named
-
-    def flat(self, layers: Layers) -> Float[Tensor, "runs numbers"]:
-        """All numbers of `layers` in one row per run, every weight from the beginning of a cache line."""
-        parts = [weight.flatten(1) for weight, _ in layers] + [bias for _, bias in layers]
-        missing = -sum(part.shape[1] for part in parts) % LANE**2
-        return torch.cat([*parts, parts[0].new_zeros(len(parts[0]), missing)], 1)
-
-    def views(self, flat: Float[Tensor, "runs numbers"]) -> Layers:
-        """Undo `flat`."""
-        sizes = [size + -size % LANE for size in self.sizes]
-        shapes = list(pairwise(sizes))
-        numbers = [size_in * size_out for size_in, size_out in shapes] + sizes[1:]
-        *parts, _ = flat.split([*numbers, flat.shape[1] - sum(numbers)], 1)
-        weights = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=False)]
-        return list(zip(weights, parts[len(shapes) :], strict=True))
+        return apply(self, parameters, x)
 
     def forward(self, layers: Layers, x: Float[Tensor, "runs samples in"]) -> list[Tensor]:
         """Input, every hidden layer after its activation, and output; every size a multiple of 4."""
@@ -161,23 +196,56 @@ class MLP:
             of_layers.insert(0, (weight, bias))
         return of_x, of_layers
 
-    def _flat(self, parameters: Parameters) -> list[Tensor]:
-        """Weight and bias of every layer, in order."""
-        return [parameters[name] for name in self.names]
 
-    def _padded(self, flat: Sequence[Tensor]) -> Layers:
-        return [
-            (pad_to_lane(pad_to_lane(weight, -1), -2), pad_to_lane(bias, -1))
-            for weight, bias in zip(flat[::2], flat[1::2], strict=True)
-        ]
+def layers_of(network: Network, parameters: Parameters) -> Layers:
+    """Weight and bias of every layer, every size a multiple of 4."""
+    return _padded([parameters[name] for name in network.names])
 
 
-class _Perceptron(torch.autograd.Function):
+def parameters_of(network: Network, layers: Layers) -> Parameters:
+    """Undo `layers_of`."""
+    parts = []
+    for (weight, bias), (size_in, size_out) in zip(layers, network.shapes, strict=True):
+        parts += [crop(crop(weight, -1, size_out), -2, size_in), crop(bias, -1, size_out)]
+    return dict(zip(network.names, parts, strict=True))
+
+
+def flat_of(layers: Layers) -> Float[Tensor, "runs numbers"]:
+    """All numbers of `layers` in one row per run, every weight from the beginning of a cache line."""
+    parts = [weight.flatten(1) for weight, _ in layers] + [bias for _, bias in layers]
+    missing = -sum(part.shape[1] for part in parts) % LANE**2
+    return torch.cat([*parts, parts[0].new_zeros(len(parts[0]), missing)], 1)
+
+
+def views_of(network: Network, flat: Float[Tensor, "runs numbers"]) -> Layers:
+    """Undo `flat_of`."""
+    shapes = [(size_in + -size_in % LANE, size_out + -size_out % LANE) for size_in, size_out in network.shapes]
+    numbers = [size_in * size_out for size_in, size_out in shapes] + [size_out for _, size_out in shapes]
+    *parts, _ = flat.split([*numbers, flat.shape[1] - sum(numbers)], 1)
+    weights = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=False)]
+    return list(zip(weights, parts[len(shapes) :], strict=True))
+
+
+def apply(
+    network: Network, parameters: Parameters, x: Float[Tensor, "runs samples in"]
+) -> Float[Tensor, "runs samples out"]:
+    """The network's output for every sample, as one node of autograd's graph."""
+    return _Applied.apply(network, x, *(parameters[name] for name in network.names))
+
+
+def _padded(flat: Sequence[Tensor]) -> Layers:
+    return [
+        (pad_to_lane(pad_to_lane(weight, -1), -2), pad_to_lane(bias, -1))
+        for weight, bias in zip(flat[::2], flat[1::2], strict=True)
+    ]
+
+
+class _Applied(torch.autograd.Function):
     """The whole network as one node of the graph: autograd's own walk through its layers costs as much as a block."""
 
     @staticmethod
-    def forward(ctx: Any, network: MLP, x: Tensor, *flat: Tensor) -> Tensor:
-        layers = network._padded(flat)
+    def forward(ctx: Any, network: Network, x: Tensor, *flat: Tensor) -> Tensor:
+        layers = _padded(flat)
         values = network.forward(layers, x)
         ctx.network, ctx.size = network, x.shape[-2:]
         ctx.save_for_backward(*(part for layer in layers for part in layer), *values[:-1])
@@ -186,9 +254,9 @@ class _Perceptron(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         network, saved = ctx.network, ctx.saved_tensors
-        flat = 2 * (len(network.sizes) - 1)
+        flat = len(network.names)
         layers = list(zip(saved[:flat:2], saved[1:flat:2], strict=True))
         of_x, of_layers = network.backward(layers, saved[flat:], gradients[0], for_x=ctx.needs_input_grad[1])
         if of_x is not None:
             of_x = crop(crop(of_x, -1, ctx.size[-1]), -2, ctx.size[-2])
-        return None, of_x, *network._flat(network.parameters(of_layers))
+        return None, of_x, *parameters_of(network, of_layers).values()

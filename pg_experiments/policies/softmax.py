@@ -10,8 +10,9 @@ from torch import Generator, Tensor
 
 from pg_experiments.envs.interface import DiscreteActions, EnvSpec
 from pg_experiments.errors import ConfigError
+from pg_experiments.policies.convolution import Convolutions, network_of
 from pg_experiments.policies.distributions import Categorical
-from pg_experiments.policies.networks import MLP, Parameters
+from pg_experiments.policies.networks import MLP, Network, Parameters
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,17 @@ class Softmax(_DiscretePolicy):
 
     Attributes:
         hidden_sizes, activation: of the network, see `MLP`.
+        convolutions: at its beginning, see `CNN`; None: the observation is a vector.
     """
 
     hidden_sizes: Sequence[int]
     activation: str
+    convolutions: Convolutions | None = None
 
     @cached_property
-    def network(self) -> MLP:
-        return MLP(self.spec.observation_size, self.hidden_sizes, self.num_actions, self.activation, 0.01)
+    def network(self) -> Network:
+        size = self.spec.observation_size
+        return network_of(self.convolutions, size, self.hidden_sizes, self.num_actions, self.activation, 0.01)
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
         return self.network.init(generators, dtype)

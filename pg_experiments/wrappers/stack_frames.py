@@ -13,12 +13,16 @@ from pg_experiments.wrappers.wrapper import Wrapper, WrapperState
 class StackFrames(Wrapper):
     """The last `frames` observations as one, the oldest first; an episode begins with copies of its first.
 
+    Of images, the channels are stacked.
+
     Source: Mnih et al. (2015), Human-level control through deep reinforcement learning, "preprocessing".
     """
 
     def __init__(self, inner: Env, frames: int) -> None:
         size = frames * inner.spec.observation_size
-        super().__init__(inner, replace(inner.spec, observation_size=size, num_states=None))
+        image = inner.spec.image_shape
+        stacked = (frames * image[0], *image[1:]) if image else None
+        super().__init__(inner, replace(inner.spec, observation_size=size, num_states=None, image_shape=stacked))
         self._frames = frames
 
     def reset(self, noise: Float[Tensor, "runs envs noise"]) -> tuple[WrapperState, Float[Tensor, "runs envs size"]]:

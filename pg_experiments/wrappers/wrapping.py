@@ -27,7 +27,7 @@ def wrapped(env: Env, wrappers: Sequence[Any]) -> Env:
     """The environment inside every wrapper that changes it, the first of the list innermost.
 
     Raises:
-        ConfigError: for a class of the user's that there is not, or that makes no environment.
+        ConfigError: for time beside images, and for a class of the user's that is not there, or makes no environment.
     """
     for place, settings in enumerate(wrappers):
         if isinstance(settings, RepeatActionConfig):
@@ -35,6 +35,8 @@ def wrapped(env: Env, wrappers: Sequence[Any]) -> Env:
         elif isinstance(settings, StackFramesConfig):
             env = StackFrames(env, settings.frames)
         elif isinstance(settings, TimeAwarenessConfig):
+            if env.spec.image_shape:
+                raise ConfigError(f"{KEY}[{place}]", "time_awareness", "adds a number to a vector, and images are none")
             env = TimeAwareness(env)
         elif isinstance(settings, OwnWrapperConfig):
             env = _own(f"{KEY}[{place}]", env, settings)
