@@ -30,6 +30,8 @@ POLICIES = {
     "gaussian": ("policy=gaussian", *NETWORK),
     "gaussian_state_dependent_std": ("policy=gaussian", "policy.state_dependent_std=true", *NETWORK),
     "tabular_softmax": ("policy=tabular_softmax",),
+    "softmax_cnn": ("policy=softmax", "policy.network=cnn", "policy.channels=[5,6]", *NETWORK),
+    "gaussian_cnn": ("policy=gaussian", "policy.network=cnn", "policy.channels=[5,20]", *NETWORK),
 }
 ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow ones
     "cartpole": ("env=cartpole", "env.num_envs=5"),
@@ -49,6 +51,14 @@ ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow one
     "frozen_lake": ("env=frozen_lake", "env.num_envs=7"),
     "cliff_walking": ("env=cliff_walking", "env.num_envs=3", "env.max_episode_steps=66", "env.is_slippery=true"),
     "gymnasium_frozen_lake": ("env=gymnasium", "env.id=FrozenLake-v1", "env.num_envs=6", "env.kwargs.desc=[SFH,FFG]"),
+    "gymnasium_images": ("env=gymnasium", "env.id=image_envs:Catch-v0", "env.num_envs=5"),
+    "gymnasium_images_stacked": (
+        "env=gymnasium",
+        "env.id=image_envs:Catch-v0",
+        "env.num_envs=3",
+        "env.kwargs.continuous=true",
+        "env.wrappers=[{stack_frames:{frames:3}}]",
+    ),
     "small_mdp": (),  # of this folder, see `base_config`
 }
 FITTING = {
@@ -56,6 +66,8 @@ FITTING = {
     "gaussian": ("pendulum", "navigation", "mountain_car_continuous", "gymnasium_mountain_car"),
     "gaussian_state_dependent_std": ("pendulum", "navigation", "gymnasium_mountain_car"),
     "tabular_softmax": ("frozen_lake", "cliff_walking", "gymnasium_frozen_lake", "small_mdp"),
+    "softmax_cnn": ("gymnasium_images",),
+    "gaussian_cnn": ("gymnasium_images_stacked",),
 }
 PAIRS = [(policy, env) for policy, envs in FITTING.items() for env in envs]
 OPTIMIZERS = {
@@ -76,6 +88,8 @@ def base_config(*overrides: str) -> Config:
 def make_configs(policy: str, env: str, baseline: str, *overrides: str, runs: int) -> list[Config]:
     """Configs whose per-run numbers all differ, and whose budgets let them leave at different times."""
     sizes = ("baseline.hidden_sizes=[9,6]",) if baseline == "value_network" else ()
+    if sizes and "policy.network=cnn" in POLICIES[policy]:
+        sizes += ("baseline.network=cnn",)
     base = base_config(*POLICIES[policy], *ENVS[env], f"baseline={baseline}", *sizes, *overrides)
     if env == "small_mdp":
         base = completed(replace(base, env={"_target_": "small_mdp.SmallMDP", "num_envs": 5}))
