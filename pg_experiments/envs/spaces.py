@@ -155,13 +155,13 @@ def _put_image(space: spaces.Box, name: str) -> Put:
     numbers = _put_numbers(space, name)
     low, high = min(space.low.ravel().tolist()), max(space.high.ravel().tolist())
     span = float(high - low) or 1.0
-    channels_last = len(space.shape) == 3 and not _channels_first(space.shape)
+    channels_last = len(space.shape) == 3 and not _channels_first(space.shape) and space.shape[2] > 1
 
     def put(into: Any, observation: Any) -> str | None:
         if problem := numbers(into, observation):
             return problem
         if channels_last:
-            into[:] = np.moveaxis(into.reshape(space.shape), 2, 0).ravel()
+            into[:] = into.reshape(space.shape).transpose(2, 0, 1).ravel()
         into -= low
         into /= span
         return None

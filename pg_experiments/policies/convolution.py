@@ -19,7 +19,7 @@ ImageShape = tuple[int, int, int]  # channels, height, width
 class Convolution(NamedTuple):
     """One convolution without padding: images `[channels, height, width]` become smaller ones.
 
-    As a product: every patch of the image, `channels · kernel²` numbers, times a matrix.
+    As a product: every patch of the image, `kernel² · channels` numbers, times a matrix.
     """
 
     image: ImageShape
@@ -40,35 +40,36 @@ class Convolution(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the matrix: numbers in a patch, and channels afterwards."""
+        """Of the matrix: numbers in a patch, `[kernel, kernel, channels]`, and channels afterwards."""
         return self.image[0] * self.kernel**2, self.outputs
 
-    def patches(self, images: Float[Tensor, "runs samples channels height width"]) -> Float[Tensor, "runs rows patch"]:
+    def patches(self, images: Float[Tensor, "runs samples height width channels"]) -> Float[Tensor, "runs rows patch"]:
         """A row for every position in every sample; every size a multiple of 4."""
-        windows = images.unfold(-2, self.kernel, self.stride).unfold(-2, self.kernel, self.stride)
-        rows = windows.permute(0, 1, 3, 4, 2, 5, 6).flatten(4).flatten(1, 3)
+        windows = images.contiguous().unfold(2, self.kernel, self.stride).unfold(3, self.kernel, self.stride)
+        rows = windows.permute(0, 1, 2, 3, 5, 6, 4).flatten(4).flatten(1, 3)
         return pad_to_lane(pad_to_lane(rows, -1), -2).contiguous()  # of one sample it may be a view of another layout
 
     def images_of(self, patches: Float[Tensor, "runs rows patch"], samples: int) -> Tensor:
         """The adjoint of `patches`: every number of a patch is added to its pixel, kernel place by kernel place."""
         rows = crop(crop(patches, -1, self.shape[0]), -2, samples * self.positions)
+        channels, *size = self.image
         _, height, width = self.output_image
-        parts = rows.unflatten(2, (self.image[0], self.kernel, self.kernel)).unflatten(1, (samples, height, width))
-        images = patches.new_zeros(len(patches), samples, *self.image)
+        parts = rows.unflatten(2, (self.kernel, self.kernel, channels)).unflatten(1, (samples, height, width))
+        images = patches.new_zeros(len(patches), samples, *size, channels)
         for down in range(self.kernel):
             for right in range(self.kernel):
-                places = images[..., down :: self.stride, right :: self.stride][..., :height, :width]
-                places += parts[..., down, right].permute(0, 1, 4, 2, 3)
+                places = images[:, :, down :: self.stride, right :: self.stride][:, :, :height, :width]
+                places += parts[..., down, right, :]
         return images
 
     def output_images(self, rows: Float[Tensor, "runs rows out"], samples: int) -> Tensor:
-        """The product's rows as images `[runs, samples, channels, height, width]`: a view."""
+        """The product's rows as images `[runs, samples, height, width, channels]`: a view."""
         rows = crop(crop(rows, -1, self.outputs), -2, samples * self.positions)
-        return rows.unflatten(1, (samples, *self.output_image[1:])).permute(0, 1, 4, 2, 3)
+        return rows.unflatten(1, (samples, *self.output_image[1:]))
 
-    def output_rows(self, images: Float[Tensor, "runs samples channels height width"]) -> Tensor:
+    def output_rows(self, images: Float[Tensor, "runs samples height width channels"]) -> Tensor:
         """Undo `output_images`; every size a multiple of 4."""
-        return pad_to_lane(pad_to_lane(images.permute(0, 1, 3, 4, 2).flatten(1, 3), -1), -2)
+        return pad_to_lane(pad_to_lane(images.flatten(1, 3), -1), -2)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class CNN:
 
     @property
     def names(self) -> list[str]:
-        """`convolution0.weight`, `[runs, channels · kernel², channels after it]`, and so on; then the head's."""
+        """`convolution0.weight`, `[runs, kernel² · channels, channels after it]`, and so on; then the head's."""
         own = [f"convolution{place}.{part}" for place in range(len(self.parts)) for part in ("weight", "bias")]
         return own + self.head.names
 
@@ -162,7 +163,7 @@ class CNN:
             at_once = max(1, NUMBERS_AT_ONCE // (samples * self.numbers_per_sample))
             seen = []
             for rows in (slice(first, first + at_once) for first in range(0, runs, at_once)):
-                images = x[rows].unflatten(-1, self.convolutions.image_shape)
+                images = _channels_last(x[rows], self.convolutions.image_shape)
                 for part, (weight, bias) in zip(self.parts, layers, strict=True):
                     output = prepared_product(weight[rows], bias[rows])(part.patches(images))
                     images = part.output_images(function(output), samples)
@@ -180,7 +181,7 @@ class CNN:
     def forward(self, layers: Layers, x: Float[Tensor, "runs samples in"]) -> list[Tensor]:
         """Patches and output of every convolution, after its activation; then those of the MLP."""
         values, samples = [], x.shape[1]
-        images = x.unflatten(-1, self.convolutions.image_shape)
+        images = _channels_last(x, self.convolutions.image_shape)
         for part, (weight, bias) in zip(self.parts, layers, strict=False):
             patches = part.patches(images)
             output = ACTIVATIONS[self.activation].function(product(patches, weight, bias))
@@ -200,8 +201,8 @@ class CNN:
         count, samples = len(self.parts), gradient.shape[1]
         of_x, of_layers = self.head.backward(layers[count:], values[2 * count :], gradient, for_x=True)
         assert of_x is not None
-        last = self.parts[-1].output_image
-        images = crop(crop(of_x, -2, samples), -1, self.head.input_size).unflatten(-1, last)
+        channels, *size = self.parts[-1].output_image
+        images = crop(crop(of_x, -2, samples), -1, self.head.input_size).unflatten(-1, (*size, channels))
         for place in reversed(range(count)):
             part, patches, output = self.parts[place], values[2 * place], values[2 * place + 1]
             of_output = ACTIVATIONS[self.activation].gradient(part.output_rows(images), output)
@@ -210,7 +211,12 @@ class CNN:
             if of_patches is None:
                 return None, of_layers
             images = part.images_of(of_patches, samples)
-        return images.flatten(2), of_layers
+        return images.permute(0, 1, 4, 2, 3).flatten(2), of_layers
+
+
+def _channels_last(x: Float[Tensor, "runs samples in"], image: ImageShape) -> Tensor:
+    """Vectors `[channels, height, width]` as images of which a patch's rows lie side by side in memory."""
+    return x.unflatten(-1, image).permute(0, 1, 3, 4, 2)
 
 
 def network_of(
