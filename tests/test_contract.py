@@ -83,6 +83,10 @@ BROKEN = {  # what the class says, and what the message must say
         STEP.format("self.level, random.random(), False, False, {}"),
         "two episodes from reset(seed=0) with equal actions differ in step 1",
     ),
+    "numbers of other episodes": (
+        RESET.format("self.__dict__.setdefault('count', np.zeros(2)).__iadd__(1), {}"),
+        "two episodes from reset(seed=0) with equal actions differ in the reset: Gymnasium expects reset to call",
+    ),
     "step of four": (
         STEP.format("self.level, 1.0, False, {}"),
         "step returned 4 values, as the old gym did: its `",

@@ -1,5 +1,6 @@
 """Observations of every space become vectors: those of `gymnasium.spaces.utils.flatten`, but for images."""
 
+import re
 from typing import Any
 
 import gymnasium
@@ -44,10 +45,7 @@ IMAGES = {
 
 
 def vector(space: spaces.Space[Any], observation: Any) -> Any:
-    observations = observations_of("Env-v0", space)
-    into = np.zeros(observations.size)
-    assert observations.put(into, observation) is None
-    return into
+    return observations_of("Env-v0", space).vector(observation)
 
 
 @pytest.mark.parametrize("space", FLAT.values(), ids=FLAT)
@@ -155,6 +153,8 @@ PAIR = spaces.Tuple([spaces.Discrete(2), spaces.MultiBinary(2)])
 def test_an_observation_outside_its_space_is_told(space: spaces.Space[Any], observation: Any, problem: str) -> None:
     observations = observations_of("Env-v0", space)
     assert observations.put(np.zeros(observations.size), observation) == problem
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        observations.vector(observation)
 
 
 def test_the_order_of_a_dict_is_that_of_the_space_and_not_of_the_observation() -> None:

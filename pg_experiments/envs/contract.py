@@ -68,8 +68,9 @@ def try_out(
             "env.id",
             id,
             f"two episodes from reset(seed={SEED}) with equal actions differ {where}: Gymnasium expects reset to call "
-            "super().reset(seed=seed), and random numbers from self.np_random; where they cannot be equal, register it "
-            "with nondeterministic=True (its runs cannot be repeated)",
+            "super().reset(seed=seed), random numbers from self.np_random, and nothing kept from episodes before (such as "
+            "NormalizeObservation keeps; env.wrappers has normalize_observation); where they cannot be equal, register "
+            "it with nondeterministic=True (its runs cannot be repeated)",
         )
     TRIED.add(tried)
 

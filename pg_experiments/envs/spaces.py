@@ -46,6 +46,17 @@ class Observations:
     num_states: int | None = None
     image_shape: ImageShape | None = None
 
+    def vector(self, observation: Any) -> Any:
+        """The vector of one observation, NumPy float64 `[size]`, such as a loaded policy takes it.
+
+        Raises:
+            ValueError: says how the observation differs from what the space allows.
+        """
+        into = np.zeros(self.size)
+        if problem := self.put(into, observation):
+            raise ValueError(problem)
+        return into
+
 
 def observations_of(id: str, space: Any) -> Observations:
     """How to read the observations of an environment.

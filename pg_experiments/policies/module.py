@@ -39,7 +39,8 @@ class PolicyModule(torch.nn.Module):
         """Act.
 
         Args:
-            observation: `[observation]` or `[batch, observation]`; arrays and lists are converted.
+            observation: `[observation]` or `[batch, observation]`; arrays and lists are converted. Of images, dicts and
+                the like it takes the vectors that `envs.spaces.observations_of` makes.
 
         Returns:
             The action, `[]` or `[batch]` (int64) for discrete actions, `[action]` or `[batch, action]` for continuous.
