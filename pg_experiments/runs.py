@@ -121,11 +121,9 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
             try_out()
         env = wrapped(env, wrappers)
     spec = spec_for_policy(env.spec, wrappers)
-    keys, network = as_arguments("policy", config.policy, spec)
-    policy = make("policy", config.policy, runs.numbers, leave_out=keys, spec=spec, **network)
+    policy = make("policy", config.policy, runs.numbers, spec=spec)
     check_policy_fits(config.policy, spec)
-    keys, network = as_arguments("baseline", config.baseline, env.spec)
-    baseline = make("baseline", config.baseline, runs.numbers, check, leave_out=keys, spec=env.spec, **network)
+    baseline = make("baseline", config.baseline, runs.numbers, check, spec=env.spec)
     if isinstance(baseline, BatchMean) and num_envs(config) == 1:
         raise ConfigError(
             "baseline", "batch_mean", "needs env.num_envs of at least 2: the mean of one return is itself"
@@ -165,9 +163,9 @@ def make(
     """
     items = _items(config)
     target = locate(f"{key}._target_", items["_target_"])
-    arguments: dict[str, Any] = {}
+    of_network, arguments = as_arguments(key, config, given.get("spec"))
     for name, value in items.items():
-        if name == "_target_" or name in leave_out:
+        if name == "_target_" or name in leave_out or name in of_network:
             continue
         if name == "optimizer":
             if not is_dataclass(value) and not isinstance(value, dict):

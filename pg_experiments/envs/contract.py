@@ -68,8 +68,8 @@ def try_out(
             "env.id",
             id,
             f"two episodes from reset(seed={SEED}) with equal actions differ {where}: Gymnasium expects reset to call "
-            "super().reset(seed=seed), random numbers from self.np_random, and nothing kept from episodes before (such as "
-            "NormalizeObservation keeps; env.wrappers has normalize_observation); where they cannot be equal, register "
+            "super().reset(seed=seed), random numbers from self.np_random, and nothing kept from episodes before (as "
+            "NormalizeObservation does; env.wrappers has normalize_observation); where they cannot be equal, register "
             "it with nondeterministic=True (its runs cannot be repeated)",
         )
     TRIED.add(tried)

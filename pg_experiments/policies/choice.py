@@ -11,16 +11,17 @@ from pg_experiments.policies.convolution import Convolutions
 OF_CONVOLUTIONS = ("channels", "kernel_sizes", "strides")
 
 
-def as_arguments(part: str, config: Any, spec: EnvSpec) -> tuple[Sequence[str], dict[str, Any]]:
+def as_arguments(part: str, config: Any, spec: EnvSpec | None) -> tuple[Sequence[str], dict[str, Any]]:
     """The keys that make the convolutions of a network, and these as an argument instead.
 
     Args:
         part: `policy` or `baseline`.
-        config: of it; one of the user's own keeps all of its keys.
-        spec: of the environment.
+        config: of it; one without such a network, or of the user's own, keeps all of its keys.
+        spec: of the environment; a part with a network needs it.
     """
     if not isinstance(config, NetworkConfig):
         return (), {}
+    assert spec is not None
     return ("network", *OF_CONVOLUTIONS), {"convolutions": _convolutions_of(part, config, spec)}
 
 
