@@ -12,6 +12,7 @@ from typing import Any
 
 from pg_experiments.env_config import (
     AcrobotConfig,
+    BioreactorConfig,
     CartPoleConfig,
     CliffWalkingConfig,
     EnvConfig,
@@ -211,6 +212,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "acrobot": AcrobotConfig,
         "mountain_car": MountainCarConfig,
         "mountain_car_continuous": MountainCarContinuousConfig,
+        "bioreactor": BioreactorConfig,
         "frozen_lake": FrozenLakeConfig,
         "cliff_walking": CliffWalkingConfig,
         "navigation": NavigationConfig,
