@@ -5,7 +5,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from pg_experiments.backend_config import resolved
 from pg_experiments.config import COMMON_KEYS, GROUPS, SCHEMAS, Config, check_values
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest, needs_extra
 
@@ -194,7 +195,7 @@ def to_config(node: DictConfig) -> Config:
         raise one_line(error, []) from error
     assert isinstance(config, Config)
     check_values(config)
-    return config
+    return replace(config, env=resolved(config.env))
 
 
 def _lacking_keys(node: DictConfig) -> Iterator[tuple[DictConfig, str, Any]]:

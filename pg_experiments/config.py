@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from pg_experiments.env_config import (
+    GYMNASIUM_TASKS,
     AcrobotConfig,
     BioreactorConfig,
     CartPoleConfig,
@@ -218,6 +219,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "navigation": NavigationConfig,
         "navigation_discrete": NavigationDiscreteConfig,
         "gymnasium": GymnasiumConfig,
+        **dict.fromkeys(GYMNASIUM_TASKS, GymnasiumConfig),
     },
     "optimizer": {
         "adam": AdamConfig,

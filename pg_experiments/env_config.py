@@ -6,6 +6,7 @@ from typing import Any
 from pg_experiments.schema_fields import checked, per_run
 
 MOST_COPIES = 100_000  # of an environment: more is a slip of the finger
+BACKENDS = ("auto", "native", "envpool", "sync", "async")  # see `backend_config.py`
 SHORTEST_LIMIT, LONGEST_LIMIT = 0.01, 86_400.0  # seconds that a step may take
 
 
@@ -19,6 +20,7 @@ class EnvConfig:
     default_env_steps: int = per_run(1_000_000, at_least=1)
     step_seconds: float | None = checked(None, at_least=SHORTEST_LIMIT, at_most=LONGEST_LIMIT)
     wrappers: list[Any] = field(default_factory=list)  # see `wrapper_config.py`
+    backend: str = checked("auto", one_of=BACKENDS)
 
 
 @dataclass(frozen=True)
@@ -96,3 +98,19 @@ class GymnasiumConfig(EnvConfig):
     id: str = "???"
     max_episode_steps: int | None = checked(None, at_least=1)
     kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+GYMNASIUM_TASKS = {  # options of `env` that are Gymnasium ids with numbers of their own
+    "lunar_lander": "LunarLander-v3",
+    "lunar_lander_continuous": "LunarLanderContinuous-v3",
+    "bipedal_walker": "BipedalWalker-v3",
+    "half_cheetah": "HalfCheetah-v5",
+    "hopper": "Hopper-v5",
+    "walker2d": "Walker2d-v5",
+    "ant": "Ant-v5",
+    "swimmer": "Swimmer-v5",
+    "humanoid": "Humanoid-v5",
+    "inverted_pendulum": "InvertedPendulum-v5",
+    "inverted_double_pendulum": "InvertedDoublePendulum-v5",
+    "reacher": "Reacher-v5",
+}

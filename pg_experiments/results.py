@@ -28,6 +28,7 @@ class RunResult:
         evaluation: `episodes`, `return_mean`, `return_std`, `length_mean` and the 95 % interval
             `return_low` to `return_high` of the final deterministic evaluation; None when there was none.
         config_sha256: over what decides the run's numbers (see `config.config_sha256`).
+        env_backend: that stepped the environment, such as `native`, `envpool` or `sync`; None in results of before.
         versions: of Python and the packages that decide the numbers.
         git_commit: of the checkout that the package is run from; None when it is installed from a wheel.
         git_dirty: whether tracked files of that checkout differ from the commit; None without a commit.
@@ -59,6 +60,7 @@ class RunResult:
     cpu_capability: str
     torch_build: str
     threads: int
+    env_backend: str | None = None
     run_dir: Path | None = None
     policy: Any = field(default=None, repr=False)
 

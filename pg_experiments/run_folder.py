@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pg_experiments import checkpoint
+from pg_experiments.backend_config import described
 from pg_experiments.batch import State
 from pg_experiments.config import Config
 from pg_experiments.errors import UserError, first_line
@@ -65,7 +66,7 @@ class RunFolder:
             self.log(note)
             checkpoint.say([note])
         goes_on = f"training goes on after iteration {iterations_of(point.state)}" if point else "training begins"
-        self.log(f"{goes_on} {about}")
+        self.log(f"{goes_on} {about}; {described(config.env)}")
 
     def _continue(self, point: Point) -> None:
         """Remove what is newer than the point: damaged checkpoints, the result of the interruption, half a file."""

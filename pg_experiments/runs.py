@@ -13,6 +13,7 @@ from pg_experiments.baselines.batch_mean import BatchMean
 from pg_experiments.baselines.interface import Baseline
 from pg_experiments.config import SCHEMAS, Config, walk
 from pg_experiments.env_config import EnvConfig
+from pg_experiments.envs.backends import not_native
 from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
 from pg_experiments.envs.time_limit import limited
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest
@@ -116,7 +117,7 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
     items, check = _items(config.env), env is None
     wrappers = read_wrappers(items["wrappers"])
     if env is None:
-        env = limited(make("env", config.env, runs.numbers, leave_out=own), items["step_seconds"])
+        env = limited(not_native(items) or make("env", config.env, runs.numbers, leave_out=own), items["step_seconds"])
         if try_out := getattr(env, "try_out", None):  # one that others have written
             try_out()
         env = wrapped(env, wrappers)

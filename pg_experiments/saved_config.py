@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
+from pg_experiments.backend_config import taken
 from pg_experiments.composition import schema_node, to_config
 from pg_experiments.config import GROUPS, SCHEMAS, Config, OptimizerConfig
 from pg_experiments.errors import ConfigError, UserError, first_line
@@ -25,6 +26,7 @@ from pg_experiments.untrusted_files import read_inside
 
 SAVED = Path(".hydra") / "config.yaml"
 MOST_BYTES = 100_000  # a run's config has about two thousand
+AUTO = re.compile(r"^(env:\n(?: .*\n)*?  backend: )auto$", re.MULTILINE)  # as written by Hydra or by us
 DEEPEST = 20  # levels of lists and mappings
 REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}")
 
@@ -104,12 +106,16 @@ def write_config(path: Path, config: Config) -> None:
     """Write a run's config, unless the file is there and `read_config` takes it.
 
     Hydra writes it before the run begins. What was typed may hold more than a saved config should, such as
-    `seed=${oc.env:SEED}`: then it is written again, with the values that the run was trained with.
+    `seed=${oc.env:SEED}`: then it is written again, with the values that the run was trained with. In the place of
+    `env.backend: auto` stands afterwards what it was, so that the run is the same on any machine.
     """
     if path.exists():
         try:
-            if not _is_plain(path.read_text()):
+            text = path.read_text()
+            if not _is_plain(text):
                 read_config(path, path.parent)
+            if AUTO.search(text):
+                path.write_text(AUTO.sub(rf"\g<1>{taken(config.env)}", text))
             return
         except (UserError, UnicodeDecodeError):
             pass

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("pg_experiments", "torch", "gymnasium", "hydra-core", "omegaconf", "numpy")
+PACKAGES = ("pg_experiments", "torch", "gymnasium", "hydra-core", "omegaconf", "numpy", "envpool", "mujoco", "box2d")
 
 
 def surroundings() -> dict[str, Any]:

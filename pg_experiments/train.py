@@ -22,12 +22,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments import repeat
+from pg_experiments.backend_config import described, taken
 from pg_experiments.before_work import check_run, parsed_flags
 from pg_experiments.composition import conf_dir, free_keys, one_line, register, to_config
 from pg_experiments.config import resuming
 from pg_experiments.envs.hanging import ended_when_hanging
 from pg_experiments.errors import RunFailedError, UserError, ctrl_c_stays_itself, fail, first_line
 from pg_experiments.interruption import SIGNALS, exit_code, heard
+from pg_experiments.progress import say
 from pg_experiments.trust import modules_to_trust
 
 EXIT_FAILED = 1
@@ -42,6 +44,8 @@ def run_job(node: DictConfig) -> float | None:
     alone = job.mode == RunMode.RUN
     config = to_config(node)
     own_modules = modules_to_trust(asdict(config))
+    if taken(config.env) != "native" and config.logging.progress != "none":
+        say(described(config.env))
     try:
         with ended_when_hanging(lambda result: print_summary(result, own_modules)):
             (result,) = train([config if alone else resuming(config)], [Path(job.runtime.output_dir)])

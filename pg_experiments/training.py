@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from pg_experiments.algorithms.reinforce import Iteration
+from pg_experiments.backend_config import taken
 from pg_experiments.batch import Batch, State, joined, parameters_of, rows_of, what_they_raise
 from pg_experiments.config import Config, config_sha256
 from pg_experiments.envs.hanging import failed_first
@@ -326,6 +327,7 @@ class _Training:
             parameters_sha256=parameters_sha256(parameters_of(state)),
             evaluation=evaluation._asdict() if evaluation else None,
             config_sha256=config_sha256(self.configs[run]),
+            env_backend=taken(self.configs[run].env),
             **self.surroundings,
             run_dir=self.recording.paths[run] if self.recording.paths else None,
             policy=PolicyModule(self.batch.parts.policy, state["policy"]["parameters"]),

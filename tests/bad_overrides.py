@@ -13,6 +13,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from pg_experiments.config import GROUPS, SCHEMAS, Config
+from pg_experiments.env_config import BACKENDS
 from pg_experiments.wrapper_config import WRAPPERS
 
 NEEDS = {  # what an option needs beside it to be valid with the defaults
@@ -24,12 +25,14 @@ NEEDS = {  # what an option needs beside it to be valid with the defaults
     ("env", "frozen_lake"): ("policy=softmax",),
     ("env", "cliff_walking"): ("policy=softmax",),
     ("env", "navigation_discrete"): ("policy=softmax",),
+    ("env", "lunar_lander"): ("policy=softmax",),
     ("env", "gymnasium"): ("policy=softmax", "env.id=CartPole-v1"),
     ("optimizer", "torch"): ("optimizer._target_=torch.optim.Adagrad",),
 }
 HARMLESS = ("checkpoint.every=2", "logging.every=3", "evaluation.every=5", "logging.tensorboard=false")
 DISCRETE = ("cartpole", "acrobot", "mountain_car", "navigation_discrete")
 CONTINUOUS = ("pendulum", "mountain_car_continuous", "navigation")
+NATIVE_ONLY = ("FrozenLakeConfig", "CliffWalkingConfig", "NavigationConfig", "NavigationDiscreteConfig")
 WRONG_FITS = (  # policy and environment that do not go together
     *(("gaussian", env) for env in (*DISCRETE, "frozen_lake", "cliff_walking")),
     *((policy, env) for policy in ("softmax", "tabular_softmax") for env in CONTINUOUS),
@@ -143,6 +146,8 @@ def broken_values(key: Key) -> st.SearchStrategy[str]:
         )
     if key.name == "env.id":
         return words().filter(lambda text: text.strip("'") != "")
+    if key.name == "env.backend":
+        return st.one_of(words(*BACKENDS), *([st.sampled_from(BACKENDS[2:])] if key.schema in NATIVE_ONLY else []))
     if key.name == "sweep.name":  # without -m
         return st.from_regex(r"[a-z]{1,8}", fullmatch=True).filter(lambda text: text not in ("null", "on", "off"))
     if key.name == "sweep.preview":

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from pg_experiments import UserError, compose, load_policy
 from pg_experiments.composition import conf_dir
 from pg_experiments.config import COMMON_KEYS, GROUPS, SCHEMAS, Config, walk
+from pg_experiments.env_config import GYMNASIUM_TASKS
 from pg_experiments.runs import build, stack
 from pg_experiments.train import main as train_main
 from pg_experiments.training import train
@@ -30,6 +31,7 @@ PARTNERS = {  # what a file needs beside it, where the defaults do not fit
     "env/cliff_walking": ("policy=softmax",),
     "env/navigation_discrete": ("policy=softmax",),
     "env/gymnasium": ("policy=softmax", "env.id=CartPole-v1"),
+    "env/lunar_lander": ("policy=softmax",),
     "optimizer/torch": ("optimizer._target_=torch.optim.Adagrad",),
 }
 
@@ -130,6 +132,7 @@ def test_a_file_and_its_schema_have_the_same_defaults(group, option):
     """Apart from the task's and the optimizer's own numbers, which the file chooses, and from interpolations."""
     defaults = asdict(SCHEMAS[group][option]())
     chosen = {field.name for field in fields(COMMON_KEYS[group])} if group in COMMON_KEYS else set()
+    chosen |= {"id"} if option in GYMNASIUM_TASKS else set()
     for key, value in yaml_of(conf_dir() / group / f"{option}.yaml").items():
         if key in chosen or (isinstance(value, str) and value.startswith("${")):
             continue

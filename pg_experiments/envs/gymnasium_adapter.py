@@ -14,6 +14,7 @@ from pg_experiments.envs.checks import described, flag_of, number_of
 from pg_experiments.envs.contract import check_spaces, try_out
 from pg_experiments.envs.interface import EnvSpec, Transition
 from pg_experiments.envs.making import make_copy
+from pg_experiments.envs.seeds import seeds_of
 from pg_experiments.envs.spaces import actions_of, env_action, observations_of
 from pg_experiments.envs.time_limit import TimeLimit, TookTooLong
 from pg_experiments.errors import ConfigError, EnvError, first_line
@@ -75,8 +76,7 @@ class GymnasiumEnv:
         """Reset every copy with a seed below 2³¹ made of its two random numbers."""
         runs, envs = noise.shape[:2]
         copies = [[self._pool.pop() if self._pool else self._make() for _ in range(envs)] for _ in range(runs)]
-        high, low = (noise.double() * torch.tensor([2.0**16, 2.0**15])).long().unbind(-1)
-        seeds = (high * 2**15 + low).tolist()
+        seeds = seeds_of(noise).tolist()
         observation = np.zeros((runs, envs, self.spec.observation_size))
         with self._time_limit.heard() if self._time_limit else nullcontext():
             for run, row in enumerate(copies):

@@ -11,10 +11,11 @@ from typing import Any
 import gymnasium
 from gymnasium.envs import registration
 
-from pg_experiments.errors import ConfigError, first_line, nearest
+from pg_experiments.errors import ConfigError, first_line, nearest, needs_extra
 
 UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
 MISSING = re.compile(r"missing \d+ required .*?argument.*?: '(\w+)'")
+EXTRAS = ("box2d", "mujoco")  # of Gymnasium, and of this package
 FOLDER_OR_INSTALL = "run the command in the folder that holds it, or install it"
 
 
@@ -38,6 +39,8 @@ def make_copy(id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None)
     try:
         return gymnasium.make(name, max_episode_steps=max_episode_steps, disable_env_checker=True, **kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
+        if extra := next((extra for extra in EXTRAS if f"[{extra}]" in str(error)), None):
+            raise needs_extra("env.id", id, extra) from error
         raise ConfigError("env.id", id, str(error)) from error
     except ImportError as error:
         raise ConfigError("env.id", id, f"its entry_point cannot be imported: {error}; {FOLDER_OR_INSTALL}") from error

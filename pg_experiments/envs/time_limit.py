@@ -15,6 +15,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
+from pg_experiments.envs.checks import name_of
 from pg_experiments.envs.hanging import WATCH
 from pg_experiments.envs.interface import Env, EnvSpec, EnvState, Transition
 from pg_experiments.errors import ConfigError, EnvError
@@ -77,7 +78,7 @@ class LimitedEnv:
 
     def __init__(self, env: Env, limit: TimeLimit) -> None:
         self._env, self._limit = env, limit
-        self.name = type(env).__name__
+        self.name = name_of(env)
 
     @property
     def spec(self) -> EnvSpec:
