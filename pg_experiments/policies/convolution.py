@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from pg_experiments.exact import crop, pad_to_lane, prepared_product, product, product_gradients
 from pg_experiments.packing import NUMBERS_AT_ONCE
+from pg_experiments.policies.standalone import ConvolutionalNetwork
 from pg_experiments.policies.networks import ACTIVATIONS, MLP, Layers, Network, Parameters, apply, layers_of
 
 ImageShape = tuple[int, int, int]  # channels, height, width
@@ -177,6 +178,16 @@ class CNN:
     ) -> Float[Tensor, "runs samples out"]:
         """Apply run k's network to row k of `x`, images as vectors `[channels, height, width]`."""
         return apply(self, parameters, x)
+
+    def module(self, parameters: Parameters) -> torch.nn.Module:
+        """The network of one run, whose parameters are `[1, ...]`, as a plain module of torch: see `standalone.py`."""
+        layers = []
+        for place, part in enumerate(self.parts):
+            weight, bias = (parameters[f"convolution{place}.{name}"][0] for name in ("weight", "bias"))
+            layers.append((weight.unflatten(0, (part.kernel, part.kernel, part.image[0])), bias, part.stride))
+        return ConvolutionalNetwork(
+            self.convolutions.image_shape, layers, self.activation, self.head.module(parameters)
+        )
 
     def forward(self, layers: Layers, x: Float[Tensor, "runs samples in"]) -> list[Tensor]:
         """Patches and output of every convolution, after its activation; then those of the MLP."""

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from pg_experiments.exact import LANE, crop, pad_to_lane, prepared_product, product, product_gradients, sigmoid
+from pg_experiments.policies.standalone import perceptron
 
 Parameters = dict[str, Tensor]  # every tensor is [runs, ...]
 Layers = list[tuple[Tensor, Tensor]]  # weight [runs, in, out] and bias [runs, out] of each, sizes multiples of 4
@@ -77,6 +78,10 @@ class Network(Protocol):
         self, parameters: Parameters, x: Float[Tensor, "runs samples in"]
     ) -> Float[Tensor, "runs samples out"]:
         """Apply run k's network to row k of `x`."""
+        ...
+
+    def module(self, parameters: Parameters) -> torch.nn.Module:
+        """The network of one run, whose parameters are `[1, ...]`, as a plain module of torch: see `standalone.py`."""
         ...
 
     def forward(self, layers: Layers, x: Float[Tensor, "runs samples in"]) -> list[Tensor]:
@@ -168,6 +173,11 @@ class MLP:
     ) -> Float[Tensor, "runs samples out"]:
         """Apply run k's network to row k of `x`."""
         return apply(self, parameters, x)
+
+    def module(self, parameters: Parameters) -> torch.nn.Module:
+        """The network of one run, whose parameters are `[1, ...]`, as a plain module of torch: see `standalone.py`."""
+        own = [parameters[name][0] for name in self.names]
+        return perceptron(list(zip(own[::2], own[1::2], strict=True)), self.activation)
 
     def forward(self, layers: Layers, x: Float[Tensor, "runs samples in"]) -> list[Tensor]:
         """Input, every hidden layer after its activation, and output; every size a multiple of 4."""
