@@ -67,8 +67,10 @@ class GymnasiumEnv:
 
     def _described(self, env: gymnasium.Env[Any, Any]) -> str:
         """What goes in and out, for people."""
-        seen = "as a one-hot vector" if self._states is not None else "flattened to one row"
-        first = f", of which the policy's action 0 is {self._first_action}" if self._first_action else ""
+        vector = "flattened to one row, image by image as channels, height, width, from 0 to 1"
+        seen = "as a one-hot vector" if self.spec.num_states else vector if self.spec.image_shape else "as one row"
+        start = int(getattr(env.action_space, "start", 0))
+        first = f", of which the policy's action 0 is {start}" if start else ""
         return (
             f"Gymnasium's `{self._id}`: observations {env.observation_space}, {seen}; "
             f"actions {env.action_space}{first}. Order and units are those of its documentation."

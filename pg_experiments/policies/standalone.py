@@ -43,7 +43,7 @@ def perceptron(layers: Sequence[tuple[Tensor, Tensor]], activation: str) -> torc
 
 
 class ConvolutionalNetwork(torch.nn.Module):
-    """Convolutions of images that arrive as vectors `[channels, height, width]`, and a perceptron over their last pixels.
+    """Convolutions of images that arrive as vectors `[channels, height, width]`, and a perceptron over all of it.
 
     Args:
         image_shape: channels, height and width of an observation.
