@@ -111,6 +111,8 @@ def test_a_batch_that_is_interrupted_goes_on_as_if_nothing_had_happened(tmp_path
         ("policy=gaussian", "env=pendulum", "total_env_steps=6000"),
         ("env=gymnasium", "env.id=CartPole-v1", "baseline=none"),
         ("policy.network=cnn", "env=gymnasium", "env.id=image_envs:Catch-v0", "env.wrappers=[normalize_observation]"),
+        ("env.backend=envpool", "env.num_envs=5"),
+        ("env.backend=async", "env.num_envs=5"),
         ("evaluation.every=3", "logging.every=2", "optimizer.schedule=cosine"),
         ("dtype=float64", "logging.tensorboard=false"),
     ],

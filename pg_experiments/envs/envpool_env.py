@@ -1,5 +1,6 @@
 """EnvPool's environments behind the same interface as the native ones: C++ on one thread."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ class EnvPoolEnv:
         max_episode_steps: limit of an episode; None takes the environment's own.
 
     Raises:
-        ConfigError: for an unknown id, wrong kwargs, or spaces other than one Box of observations and one action.
+        ConfigError: for an unknown id, wrong kwargs, or observations that are not one vector of real numbers.
     """
 
     def __init__(self, id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None) -> None:
@@ -70,8 +71,10 @@ class EnvPoolEnv:
             raise ConfigError(key, value, f"{type(error).__name__}: {first_line(error)}") from error
         observations = [part for key, part in made.state_array_spec.items() if key.startswith("obs")]
         actions = [part for key, part in made.action_array_spec.items() if not key.endswith("env_id")]
-        if len(observations) != 1 or len(observations[0].shape) != 1 or len(actions) != 1:
-            raise ConfigError(KEY, "envpool", f"{id} is not one vector of observations and one action; take sync")
+        real = [part for part in observations if len(part.shape) == 1 and np.issubdtype(part.dtype, np.floating)]
+        if len(observations) != 1 or not real or len(actions) != 1:
+            reason = f"{id} is not one vector of real observations and one action there; env.backend=sync may take it"
+            raise ConfigError(KEY, "envpool", reason)
         self.spec = EnvSpec(
             observation_size=int(observations[0].shape[0]),
             actions=_actions_of(actions[0]),
@@ -90,7 +93,9 @@ class EnvPoolEnv:
             self._id,
             **{"num_threads": 1, **self._kwargs, "num_envs": len(seeds), "seed": seeds, "max_episode_steps": limit},
         )
-        observation, _ = pool.reset()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bounds in float64 for observations in float32, once a pool
+            observation, _ = pool.reset()
         self._dtype = noise.dtype
         copies = Copies([pool], np.zeros(runs, np.int64), np.arange(runs) * envs)
         return copies, torch.from_numpy(observation).to(self._dtype).reshape(runs, envs, -1)
