@@ -6,7 +6,7 @@
     async    Gymnasium's environments, in a process per physical core
 
 `auto` takes the first of `native`, `envpool` and `sync` that there is. EnvPool it takes only for the ids of `SAME`: of
-those the tests have found the same task as Gymnasium's, to the limits that stand in `docs/backends.md`.
+those that `tests/test_envpool_is_gymnasium.py` has found to be the same task as Gymnasium's.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,10 @@ NATIVE = {  # by the Gymnasium id of the same task: the option of `env`, and its
     "MountainCar-v0": ("mountain_car", MountainCarConfig._target_),
     "MountainCarContinuous-v0": ("mountain_car_continuous", MountainCarContinuousConfig._target_),
 }
-SAME = (*NATIVE, *GYMNASIUM_TASKS.values())  # in EnvPool and in Gymnasium
+DIFFERENT = {  # in EnvPool from what they are in Gymnasium
+    "Pendulum-v1": "there the angle moves by the speed from before it is limited to 8 rad/s",
+}
+SAME = tuple(name for name in (*NATIVE, *GYMNASIUM_TASKS.values()) if name not in DIFFERENT)
 
 
 class Choice(NamedTuple):
@@ -81,7 +84,8 @@ def described(env: Any) -> str:
     """One line: the backend of a resolved config, and why it is that one."""
     backend, choice = taken(env), automatic(_items(env))
     why = choice.why if backend == choice.backend else f"as given; auto would take {choice.backend} here"
-    return f"{KEY}={backend}: {why}"
+    other = DIFFERENT.get(str(gymnasium_id(env))) if backend == "envpool" else None
+    return f"{KEY}={backend}: {why}" + (f" (this is not Gymnasium's task: {other})" if other else "")
 
 
 def gymnasium_id(env: Any) -> str | None:

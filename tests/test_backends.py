@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from type_checks import without_type_checks
 
 from pg_experiments import backend_config, compose, load_policy, train
-from pg_experiments.backend_config import NATIVE, SAME, automatic, described
+from pg_experiments.backend_config import DIFFERENT, NATIVE, SAME, automatic, described
 from pg_experiments.config import SCHEMAS, Config
 from pg_experiments.env_config import BACKENDS, GYMNASIUM_TASKS, GymnasiumConfig
 from pg_experiments.envs.envpool_env import EnvPoolEnv
@@ -95,7 +95,7 @@ def test_every_task_of_gymnasium_is_tested_and_said_to_be_the_same_only_when_it_
     options = {name for name, schema in SCHEMAS["env"].items() if schema is GymnasiumConfig}
     assert options == {*TASKS, "gymnasium"}
     assert {compose(*TASKS[option]).env.id for option in TASKS} == set(GYMNASIUM_TASKS.values())
-    assert set(SAME) == {*NATIVE, *GYMNASIUM_TASKS.values()}  # each compared in `test_envpool_is_gymnasium.py`
+    assert {*SAME, *DIFFERENT} == {*NATIVE, *GYMNASIUM_TASKS.values()}  # see `test_envpool_is_gymnasium.py`
 
 
 @pytest.mark.parametrize("name", NATIVE)
@@ -316,6 +316,7 @@ def test_auto_takes_native_then_envpool_then_gymnasium(monkeypatch: pytest.Monke
     assert chosen(*lander, "env.kwargs.gravity=-9").startswith("env.backend=sync: env.kwargs are for gymnasium.make")
     assert chosen(*lander, "env.backend=sync") == "env.backend=sync: as given; auto would take envpool here"
     assert chosen("env=cartpole", "env.backend=async").endswith("as given; auto would take native here")
+    assert "this is not Gymnasium's task" in described(compose("env=pendulum", "env.backend=envpool").env)
     monkeypatch.setattr(backend_config, "installed", lambda: False)
     assert chosen(*lander).endswith("EnvPool is not installed: pip install 'pg_experiments[envpool]'")
 
