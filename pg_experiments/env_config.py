@@ -70,8 +70,8 @@ class MountainCarContinuousConfig(EnvConfig):
 class BioreactorConfig(EnvConfig):
     _target_: str = "pg_experiments.envs.bioreactor.Bioreactor"
     max_episode_steps: int = checked(100, at_least=1)
-    start_biomass: list[float] = checked([0.002, 5.0], at_least=0.001, at_most=10, items=(2, 2))
-    start_substrate: list[float] = checked([0.0, 5.0], at_least=0, at_most=20, items=(2, 2))
+    start_biomass: list[float] = checked([0.001, 5.0], at_least=0.001, at_most=10, items=(2, 2))
+    start_substrate: list[float] = checked([0.0, 3.0], at_least=0, at_most=20, items=(2, 2))
     loss: float = checked(3.0, at_least=0, at_most=10)
     loss_probability: float = checked(0.5, at_least=0, at_most=1)
     loss_hours: list[float] = checked([0.0, 50.0], at_least=0, at_most=1e6, items=(2, 2))

@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 import pg_experiments.envs
 from pg_experiments.envs import navigation_field as field
 from pg_experiments.envs.acrobot import Acrobot
+from pg_experiments.envs.bioreactor import Bioreactor
 from pg_experiments.envs.cartpole import CartPole
 from pg_experiments.envs.interface import DiscreteActions, Transition
 from pg_experiments.envs.mountain_car import MountainCar, MountainCarContinuous
@@ -47,6 +48,15 @@ def positions(generator: Generator, shape: tuple[int, ...]) -> Tensor:
     corner = [field.WIDTH - 0.1, field.HEIGHT - 0.1]
     near_target = uniform(generator, shape, corner, [field.WIDTH, field.HEIGHT])
     return torch.where(torch.rand((*shape, 1), generator=generator) < 1 / 3, near_target, anywhere)
+
+
+def cultures(generator: Generator, shape: tuple[int, ...]) -> Tensor:
+    """Bioreactors of any biomass on a logarithmic scale, a third of them hungry, a third about to lose biomass."""
+    logarithm, fed, hungry, hours, loss_hour = uniform(
+        generator, shape, [math.log(1.2e-3), 0, 0, 0, -1], [math.log(10), 20, 0.3, 50, 1.5]
+    ).unbind(-1)
+    substrate = torch.where(torch.rand(shape, generator=generator) < 1 / 3, hungry, fed)
+    return torch.stack((logarithm.exp(), substrate, hours, hours + loss_hour), -1)
 
 
 def held(generator: Generator, shape: tuple[int, ...]) -> Tensor:
@@ -125,6 +135,14 @@ REFERENCES = [
         lambda g, shape: uniform(g, shape, [-2], [2]),
         lambda g, shape: (swinging(g, shape)[..., None] - 1) * 1.2,
         rounds_state=True,
+    ),
+    Reference(
+        Bioreactor(),
+        "pg_experiments/Bioreactor-v0",
+        cultures,
+        lambda g, shape: uniform(g, shape, [-0.3], [1.3]),
+        lambda g, shape: uniform(g, shape, [0.2], [1.2]),
+        tolerances=(1e-11, 1e-4),
     ),
     Reference(
         Navigation(),
@@ -377,6 +395,7 @@ def test_every_native_environment_has_a_reference() -> None:
             if is_own_class and is_dataclass(value) and all(hasattr(value, name) for name in ("reset", "step", "spec")):
                 native.add(value)
     assert native >= {CartPole, Pendulum, Acrobot, MountainCar, MountainCarContinuous, Navigation, NavigationDiscrete}
+    assert Bioreactor in native
     assert native == {type(reference.native) for reference in REFERENCES} | {FrozenLake, CliffWalking}
 
 

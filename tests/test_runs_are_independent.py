@@ -42,6 +42,7 @@ ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow one
     "acrobot": ("env=acrobot", "env.num_envs=3", "env.max_episode_steps=70"),
     "mountain_car": ("env=mountain_car", "env.num_envs=3", "env.max_episode_steps=30"),
     "mountain_car_continuous": ("env=mountain_car_continuous", "env.num_envs=5", "env.max_episode_steps=65"),
+    "bioreactor": ("env=bioreactor", "env.num_envs=3", "env.max_episode_steps=67"),
     "gymnasium_acrobot": (
         "env=gymnasium",
         "env.id=Acrobot-v1",
@@ -72,7 +73,7 @@ ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow one
 }
 FITTING = {
     "softmax": ("cartpole", "navigation_discrete", "acrobot", "mountain_car", "gymnasium_acrobot", "envpool_cartpole"),
-    "gaussian": ("pendulum", "navigation", "mountain_car_continuous", "gymnasium_mountain_car"),
+    "gaussian": ("pendulum", "navigation", "mountain_car_continuous", "bioreactor", "gymnasium_mountain_car"),
     "gaussian_state_dependent_std": ("pendulum", "navigation", "gymnasium_mountain_car"),
     "tabular_softmax": ("frozen_lake", "cliff_walking", "gymnasium_frozen_lake", "small_mdp"),
     "softmax_cnn": ("gymnasium_images",),

@@ -55,8 +55,8 @@ class Bioreactor:
     """
 
     max_episode_steps: int = MAX_EPISODE_STEPS
-    start_biomass: Sequence[float] = (0.002, 5.0)
-    start_substrate: Sequence[float] = (0.0, 5.0)
+    start_biomass: Sequence[float] = (0.001, 5.0)
+    start_substrate: Sequence[float] = (0.0, 3.0)
     loss: float = 3.0
     loss_probability: float = 0.5
     loss_hours: Sequence[float] = (0.0, 50.0)
@@ -114,8 +114,8 @@ def after_half_an_hour(
 ) -> tuple[Concentration, Concentration, Concentration]:
     """Both concentrations after a step, and the mean of the biomass over it.
 
-    Classic Runge-Kutta steps of fourth order; the mean is Simpson's rule over begin, middle and end. From every state
-    and for every dilution rate they agree with SciPy's `solve_ivp` to 0.001 g/L.
+    Classic Runge-Kutta steps of fourth order, and the trapezoidal rule over them. For every dilution rate they agree
+    with SciPy's `solve_ivp` to 0.0005 g/L from up to 5 g/L of biomass, and to 0.002 g/L from up to 10.
     """
     # both concentrations in one tensor [2, runs, envs], because a step costs as much as its operations
     state = torch.stack((biomass, substrate))
@@ -129,15 +129,14 @@ def after_half_an_hour(
         return torch.addcmul(inflow, outflow, state).addcmul_(gain, growing)
 
     hours = STEP_HOURS / SUBSTEPS
-    middle = state
-    for substep in range(SUBSTEPS):
-        if substep == SUBSTEPS // 2:
-            middle = state
+    total_biomass = biomass / 2
+    for _ in range(SUBSTEPS):
         first = slope(state)
         second = slope(torch.add(state, first, alpha=hours / 2))
         third = slope(torch.add(state, second, alpha=hours / 2))
         fourth = slope(torch.add(state, third, alpha=hours))
         total = first.add_(fourth).add_(second.add_(third), alpha=2)
         state = torch.add(state, total, alpha=hours / 6)
-    mean_biomass = torch.add(biomass, middle[0], alpha=4).add_(state[0]).div_(6)
+        total_biomass.add_(state[0])
+    mean_biomass = total_biomass.sub_(state[0], alpha=0.5).div_(SUBSTEPS)
     return state[0].clamp(0.0, MAX_BIOMASS), state[1].clamp(0.0, MAX_SUBSTRATE), mean_biomass

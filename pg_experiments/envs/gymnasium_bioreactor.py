@@ -59,8 +59,8 @@ class Bioreactor(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     def __init__(
         self,
         render_mode: str | None = None,
-        start_biomass: Sequence[float] = (0.002, 5.0),
-        start_substrate: Sequence[float] = (0.0, 5.0),
+        start_biomass: Sequence[float] = (0.001, 5.0),
+        start_substrate: Sequence[float] = (0.0, 3.0),
         loss: float = 3.0,
         loss_probability: float = 0.5,
         loss_hours: Sequence[float] = (0.0, 50.0),
@@ -104,12 +104,9 @@ class Bioreactor(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         before = (float(self.state[0]), float(self.state[1]))
         hours, loss_hour = float(self.state[2]), float(self.state[3])
         dilution = min(max(float(action[0]), 0.0), MAX_DILUTION)
-        middle = _advanced(before, dilution, SUBSTEPS // 2)
-        after = _advanced(middle, dilution, SUBSTEPS - SUBSTEPS // 2)
-        biomass = min(max(after[0], 0.0), MAX_BIOMASS)
-        substrate = min(max(after[1], 0.0), MAX_SUBSTRATE)
+        biomass, substrate, mean_biomass = _after_half_an_hour(before, dilution)
         terminated = biomass < WASHOUT
-        harvest = dilution * (before[0] + 4 * middle[0] + after[0]) / 6  # g/(L h)
+        harvest = dilution * mean_biomass  # g/(L h)
         if hours <= loss_hour < hours + STEP_HOURS:
             biomass = min(biomass, max(biomass - self.loss, LEAST_AFTER_LOSS))
         self.state = np.array([biomass, substrate, hours + STEP_HOURS, loss_hour])
@@ -144,8 +141,8 @@ class Bioreactor(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         return self.history[-1]._asdict()
 
 
-def _advanced(state: tuple[float, float], dilution: float, substeps: int) -> tuple[float, float]:
-    """Biomass and substrate (g/L) after so many classic Runge-Kutta steps."""
+def _after_half_an_hour(state: tuple[float, float], dilution: float) -> tuple[float, float, float]:
+    """Biomass, substrate and the mean of the biomass (g/L), by classic Runge-Kutta steps."""
     hours = STEP_HOURS / SUBSTEPS
 
     def slopes(biomass: float, substrate: float) -> tuple[float, float]:
@@ -153,11 +150,14 @@ def _advanced(state: tuple[float, float], dilution: float, substeps: int) -> tup
         return (growth - dilution - DEATH) * biomass, dilution * (FEED - substrate) - growth * biomass / YIELD
 
     biomass, substrate = state
-    for _ in range(substeps):
+    mean_biomass = 0.0
+    for _ in range(SUBSTEPS):
         first = slopes(biomass, substrate)
         second = slopes(biomass + hours / 2 * first[0], substrate + hours / 2 * first[1])
         third = slopes(biomass + hours / 2 * second[0], substrate + hours / 2 * second[1])
         fourth = slopes(biomass + hours * third[0], substrate + hours * third[1])
+        mean_biomass += biomass / (2 * SUBSTEPS)
         biomass += hours / 6 * (first[0] + 2 * second[0] + 2 * third[0] + fourth[0])
         substrate += hours / 6 * (first[1] + 2 * second[1] + 2 * third[1] + fourth[1])
-    return biomass, substrate
+        mean_biomass += biomass / (2 * SUBSTEPS)
+    return min(max(biomass, 0.0), MAX_BIOMASS), min(max(substrate, 0.0), MAX_SUBSTRATE), mean_biomass
