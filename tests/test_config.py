@@ -99,6 +99,15 @@ def test_an_experiment_names_every_group_so_that_new_defaults_do_not_change_it(o
     assert set(GROUPS) <= named
 
 
+@pytest.mark.parametrize("option", options("experiment"))
+def test_what_an_experiment_says_is_what_its_config_has(option):
+    node = OmegaConf.load(conf_dir() / "experiment" / f"{option}.yaml")
+    composed = {key: value for key, value, _ in walk(compose(f"experiment={option}"))}
+    said = OmegaConf.to_container(node)
+    del said["defaults"]
+    assert {key: composed[key] for key, _ in leaves(said)} == dict(leaves(said))
+
+
 def test_there_is_a_folder_for_every_group_and_no_other():
     folders = {path.name for path in conf_dir().iterdir() if path.is_dir()}
     assert folders == {*GROUPS, "experiment"}
