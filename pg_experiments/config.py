@@ -10,6 +10,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+from pg_experiments.baseline_config import (
+    BatchMeanConfig,
+    LeaveOneOutConfig,
+    LinearFeaturesConfig,
+    NoneConfig,
+    OptimalConstantConfig,
+    RunningMeanConfig,
+    TimeDependentConfig,
+    ValueNetworkConfig,
+)
 from pg_experiments.env_config import (
     GYMNASIUM_TASKS,
     AcrobotConfig,
@@ -25,30 +35,13 @@ from pg_experiments.env_config import (
     NavigationDiscreteConfig,
     PendulumConfig,
 )
+from pg_experiments.network_config import NetworkConfig
 from pg_experiments.schema_fields import check_value, checked, per_run
 from pg_experiments.wrapper_config import read_wrappers
 
-MOST_UNITS = 100_000  # of a layer: more is a slip of the finger
-MOST_LAYERS = 1000
-MOST_CONVOLUTIONS = 100
-MOST_PIXELS = 1000  # of a kernel or a stride
 MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
-ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
 # --- policy -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """A network of a policy or baseline; channels, kernel_sizes and strides are those of a cnn."""
-
-    _target_: str = "???"
-    network: str = checked("mlp", one_of=("mlp", "cnn"))
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
-    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
-    channels: list[int] = checked([16, 32], at_least=1, at_most=MOST_UNITS, items=(1, MOST_CONVOLUTIONS))
-    kernel_sizes: list[int] = checked([3, 3], at_least=1, at_most=MOST_PIXELS, items=(1, MOST_CONVOLUTIONS))
-    strides: list[int] = checked([2, 2], at_least=1, at_most=MOST_PIXELS, items=(1, MOST_CONVOLUTIONS))
 
 
 @dataclass(frozen=True)
@@ -115,31 +108,6 @@ class SGDConfig(OptimizerConfig):
     weight_decay: float = checked(0.0, at_least=0)
 
 
-# --- baseline ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class NoneConfig:
-    _target_: str = "pg_experiments.baselines.none.NoBaseline"
-
-
-@dataclass(frozen=True)
-class BatchMeanConfig:
-    _target_: str = "pg_experiments.baselines.batch_mean.BatchMean"
-
-
-@dataclass(frozen=True)
-class LeaveOneOutConfig:
-    _target_: str = "pg_experiments.baselines.leave_one_out.LeaveOneOut"
-
-
-@dataclass(frozen=True)
-class ValueNetworkConfig(NetworkConfig):
-    _target_: str = "pg_experiments.baselines.value_network.ValueNetwork"
-    updates_per_iteration: int = checked(3, at_least=1, at_most=MOST_UNITS)
-    optimizer: Any = "???"
-
-
 # --- algorithm --------------------------------------------------------------------------------------------------------
 
 
@@ -149,6 +117,7 @@ class ReinforceConfig:
     entropy_coefficient: float = per_run(0.0, at_least=0)
     normalize_advantage: bool = True
     discounted_objective: bool = False
+    reward_to_go: bool = True
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -232,6 +201,10 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "none": NoneConfig,
         "batch_mean": BatchMeanConfig,
         "leave_one_out": LeaveOneOutConfig,
+        "running_mean": RunningMeanConfig,
+        "time_dependent": TimeDependentConfig,
+        "linear_features": LinearFeaturesConfig,
+        "optimal_constant": OptimalConstantConfig,
         "value_network": ValueNetworkConfig,
     },
     "algorithm": {"reinforce": ReinforceConfig},

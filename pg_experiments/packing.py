@@ -116,6 +116,13 @@ class Packing:
         """The grid's entries at every sample."""
         return grid.flatten(0, 2)[self.index]
 
+    def unpack(self, x: Shaped[Tensor, " samples"]) -> Shaped[Tensor, "runs steps envs"]:
+        """Undo `pack`; zero where no step was played."""
+        grid = x.new_zeros(len(self.counts), *self.shape)
+        counted = self.weight > 0
+        grid.view(-1)[self.index[counted]] = x[counted]
+        return grid
+
     def spread(self, x: Shaped[Tensor, " runs"]) -> Shaped[Tensor, " samples"]:
         """Each run's number at every sample of it."""
         return x[self.run]

@@ -1,7 +1,7 @@
 """Returns: what a step's action is credited with."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pg_experiments.exact import per_run
@@ -30,3 +30,17 @@ def rewards_to_go(
         following = (discount * following).add_(reward_now)
         backwards.append(following)
     return torch.stack(backwards[::-1], 1)
+
+
+def whole_returns(
+    rewards_to_go: Float[Tensor, "runs steps envs"], running: Bool[Tensor, "runs steps envs"]
+) -> Float[Tensor, "runs steps envs"]:
+    """G₀ = Σₖ γᵏ rₖ, the return of the whole episode, at each of its steps, and 0 after its end.
+
+    Source: Williams (1992), episodic REINFORCE.
+
+    Args:
+        rewards_to_go: Gₜ.
+        running: True where a step was played.
+    """
+    return torch.where(running, rewards_to_go[:, :1], 0.0)

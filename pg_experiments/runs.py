@@ -124,7 +124,7 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
     spec = spec_for_policy(env.spec, wrappers)
     policy = make("policy", config.policy, runs.numbers, spec=spec)
     check_policy_fits(config.policy, spec)
-    baseline = make("baseline", config.baseline, runs.numbers, check, spec=env.spec)
+    baseline = make("baseline", config.baseline, runs.numbers, check, spec=env.spec, policy=policy)
     if isinstance(baseline, BatchMean) and num_envs(config) == 1:
         raise ConfigError(
             "baseline", "batch_mean", "needs env.num_envs of at least 2: the mean of one return is itself"

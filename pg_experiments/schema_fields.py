@@ -7,6 +7,9 @@ from typing import Any
 from pg_experiments.errors import ConfigError, nearest
 
 LARGEST_INTEGER = 2**63 - 1  # that a tensor holds
+MOST_UNITS = 100_000  # of a layer: more is a slip of the finger
+MOST_LAYERS = 1000
+ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
 
 def checked(

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 
 from pg_experiments import compose
 from pg_experiments.algorithms.reinforce import Reinforce
+from pg_experiments.baselines.history import History
 from pg_experiments.baselines.interface import Experience
 from pg_experiments.composition import conf_dir
 from pg_experiments.optimizers import Learner, OptimizerSettings
@@ -26,7 +27,16 @@ from pg_experiments.runs import make, stack
 
 SEED = 31
 TOLERANCE = {"rtol": 0, "atol": 1e-12}
-EXACT_BASELINES = ["none", "leave_one_out", "value_network"]
+EXACT_BASELINES = [
+    "none",
+    "leave_one_out",
+    "running_mean",
+    "time_dependent",
+    "linear_features",
+    "optimal_constant",
+    "optimal_constant_per_coordinate",
+    "value_network",
+]
 SCALED_BASELINES = ["batch_mean"]  # by a factor that is known exactly, see the test of its name
 PROBLEMS = {"never_terminates": (NEVER_TERMINATES, 2), "ends_at_different_times": (ENDS_AT_DIFFERENT_TIMES, 3)}
 
@@ -201,6 +211,7 @@ def estimates(
     parameters: dict[str, Tensor],
     baseline_overrides: Sequence[str],
     settings: Sequence[Setting],
+    history: dict[str, Tensor] | None = None,
     **options: bool,
 ) -> dict[str, Tensor]:
     """The gradient estimate, upwards, of every outcome (the rows), one outcome per row.
@@ -209,6 +220,7 @@ def estimates(
         outcomes: for every row, the episodes that its copies play.
         parameters: of the policy, [rows, ...].
         settings: of every row.
+        history: that the baseline has, instead of one drawn at random.
         options: of `Reinforce`.
     """
     rows, num_envs = len(outcomes), len(outcomes[0])
@@ -223,15 +235,15 @@ def estimates(
 
     config = composed(*baseline_overrides)
     numbers = stack([config]).select(torch.zeros(rows, dtype=torch.long)).numbers
-    baseline = make("baseline", config.baseline, numbers, spec=mdp.spec)
-    baseline_learner = same_start(baseline, rows)
+    baseline = make("baseline", config.baseline, numbers, spec=mdp.spec, policy=policy)
+    baseline_learner = History(history) if history else same_start(baseline, rows)
     no_numbers = torch.zeros(rows, dtype=torch.float64)
     learner = RecordingLearner(
         OptimizerSettings(torch.optim.SGD, {}, no_numbers, "constant", no_numbers + torch.inf),
         {name: parameter.clone() for name, parameter in parameters.items()},
     )
     gamma, reward_scale, entropy_coefficient = torch.tensor(settings, dtype=torch.float64).unbind(1)
-    algorithm = Reinforce(gamma, reward_scale, entropy_coefficient, **options)
+    algorithm = Reinforce(gamma, reward_scale, entropy_coefficient, **{"reward_to_go": True, **options})
     episodes, trajectory = play_episodes(scripted, parameters, env, generators, num_envs, torch.float64)
     assert trajectory is not None
     iteration = algorithm.learn(scripted, learner, baseline, baseline_learner, episodes, trajectory, no_numbers)
@@ -242,11 +254,20 @@ def estimates(
     return {name: -gradient for name, gradient in learner.gradients.items()}
 
 
-def same_start(baseline: Any, rows: int) -> Learner | None:
-    """What the baseline learns, the same at first in every row."""
+def same_start(baseline: Any, rows: int) -> Learner | History | None:
+    """What the baseline learns, the same at first in every row; what it keeps, as if there had been iterations."""
     one = baseline.init([Generator().manual_seed(SEED)], torch.float64)
     if one is None:
         return None
+    if isinstance(one, History):
+        generator = Generator().manual_seed(SEED)
+        return History(
+            {
+                name: 0.5
+                + torch.rand(part[0].shape, generator=generator, dtype=part.dtype).expand(rows, *part[0].shape)
+                for name, part in one.parameters.items()
+            }
+        )
     parameters = {name: parameter[[0] * rows].clone() for name, parameter in one.parameters.items()}
     return Learner(baseline.optimizer, parameters)
 
@@ -261,6 +282,11 @@ BASELINE_OVERRIDES = {
     "none": ["baseline=none"],
     "batch_mean": ["baseline=batch_mean"],
     "leave_one_out": ["baseline=leave_one_out"],
+    "running_mean": ["baseline=running_mean"],
+    "time_dependent": ["baseline=time_dependent"],
+    "linear_features": ["baseline=linear_features"],
+    "optimal_constant": ["baseline=optimal_constant"],
+    "optimal_constant_per_coordinate": ["baseline=optimal_constant", "baseline.per_coordinate=true"],
     "value_network": ["baseline=value_network", "baseline.hidden_sizes=[6,2]", "baseline.optimizer.lr=0.3"],
 }
 
@@ -323,6 +349,18 @@ def test_expected_estimate_is_the_exact_gradient_of_the_discounted_return(
 ) -> None:
     found = expected_estimates(problem, policy, baseline, SETTINGS, discounted_objective=True)
     assert_equal_gradients(found, truth(problem, policy, SETTINGS, exact_gradient))
+
+
+@every_problem
+@every_exact_baseline
+@pytest.mark.parametrize("discounted_objective", [True, False])
+def test_weighed_with_the_whole_return_it_is_the_exact_gradient_of_the_discounted_return(
+    problem: str, baseline: str, discounted_objective: bool
+) -> None:
+    """There is no factor γᵗ then that could be left out."""
+    options = {"discounted_objective": discounted_objective, "reward_to_go": False}
+    found = expected_estimates(problem, "softmax_tanh", baseline, SETTINGS, **options)
+    assert_equal_gradients(found, truth(problem, "softmax_tanh", SETTINGS, exact_gradient))
 
 
 @every_problem
@@ -399,7 +437,8 @@ def test_batch_mean_scales_step_t_by_one_minus_the_expected_share_of_an_episode_
 
 def test_every_baseline_has_its_expected_gradient_tested() -> None:
     options = {path.stem for path in (conf_dir() / "baseline").glob("*.yaml")}
-    assert options == {*EXACT_BASELINES, *SCALED_BASELINES} == BASELINE_OVERRIDES.keys()
+    assert options == {overrides[0].removeprefix("baseline=") for overrides in BASELINE_OVERRIDES.values()}
+    assert {*EXACT_BASELINES, *SCALED_BASELINES} == BASELINE_OVERRIDES.keys()
 
 
 def test_every_policy_for_finitely_many_actions_is_tested() -> None:
@@ -415,7 +454,7 @@ def test_values_of_the_value_network_are_those_from_before_it_learned() -> None:
     numbers = stack([config]).select(torch.zeros(rows, dtype=torch.long)).numbers
     baseline = make("baseline", config.baseline, numbers, spec=mdp.spec)
     learner = same_start(baseline, rows)
-    assert learner is not None
+    assert isinstance(learner, Learner)
     before = {name: parameter.clone() for name, parameter in learner.parameters.items()}
     running = torch.ones(rows, steps, num_envs, dtype=torch.bool)
     packing = Packing.of(running, torch.float64)
@@ -478,21 +517,28 @@ def test_entropy_coefficient_adds_the_exact_gradient_of_the_entropy_at_the_visit
 
 
 def plain_loop_gradient(
-    mdp: SmallMDP, outcome: Sequence[Episode], table: Tensor, setting: Setting, normalize: bool, discounted: bool
+    mdp: SmallMDP,
+    outcome: Sequence[Episode],
+    table: Tensor,
+    setting: Setting,
+    normalize: bool,
+    discounted: bool,
+    to_go: bool = True,
 ) -> Tensor:
-    """1/N Σ γᵗ Aₜ ∇log π(aₜ|sₜ) with numbers and loops."""
+    """1/N Σ γᵗ Aₜ ∇log π(aₜ|sₜ) with numbers and loops; of whole returns, without the γᵗ."""
     returns = []
     for episode in outcome:
         rewards = [reward * setting.reward_scale for *_, reward in episode.steps]
         for step, (state, action, _) in enumerate(episode.steps):
-            credit = sum(setting.gamma**later * reward for later, reward in enumerate(rewards[step:]))
+            first = step if to_go else 0
+            credit = sum(setting.gamma**later * reward for later, reward in enumerate(rewards[first:]))
             returns.append((step, state, action, credit))
     mean = sum(credit for *_, credit in returns) / len(returns)
     std = (sum((credit - mean) ** 2 for *_, credit in returns) / len(returns)) ** 0.5
     gradient = torch.zeros_like(table)
     for step, state, action, credit in returns:
         advantage = (credit - mean) / (std + 1e-8) if normalize else credit
-        weight = advantage * (setting.gamma**step if discounted else 1.0)
+        weight = advantage * (setting.gamma**step if discounted and to_go else 1.0)
         gradient[state] -= weight * table[state].softmax(-1)
         gradient[state, action] += weight
     return gradient / len(outcome)
@@ -501,8 +547,9 @@ def plain_loop_gradient(
 @every_problem
 @pytest.mark.parametrize("normalize_advantage", [True, False])
 @pytest.mark.parametrize("discounted_objective", [True, False])
+@pytest.mark.parametrize("reward_to_go", [True, False])
 def test_every_single_estimate_equals_plain_loops(
-    problem: str, normalize_advantage: bool, discounted_objective: bool
+    problem: str, normalize_advantage: bool, discounted_objective: bool, reward_to_go: bool
 ) -> None:
     """Normalised: mean 0 and standard deviation 1 over all steps of the run's own iteration."""
     mdp, rows, num_envs = PROBLEMS[problem][0], 11, 5
@@ -518,10 +565,11 @@ def test_every_single_estimate_equals_plain_loops(
         settings,
         normalize_advantage=normalize_advantage,
         discounted_objective=discounted_objective,
+        reward_to_go=reward_to_go,
     )["table"]
     for row, (outcome, setting) in enumerate(zip(outcomes, settings, strict=True)):
         expected = plain_loop_gradient(
-            mdp, outcome, parameters["table"][row], setting, normalize_advantage, discounted_objective
+            mdp, outcome, parameters["table"][row], setting, normalize_advantage, discounted_objective, reward_to_go
         )
         torch.testing.assert_close(found[row], expected, rtol=1e-12, atol=1e-12)
 

@@ -8,15 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pg_experiments.baselines.interface import Baseline, Experience
+from pg_experiments.baselines.history import History
+from pg_experiments.baselines.interface import Baseline, Experience, GradientBaseline
 from pg_experiments.gradients import policy_gradients
 from pg_experiments.metrics import explained_variance
 from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Packing, Pass
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
-from pg_experiments.returns import rewards_to_go
+from pg_experiments.returns import rewards_to_go, whole_returns
 from pg_experiments.rollout import Episodes, Trajectory
+from pg_experiments.score_moments import score_moments
 
 
 class Iteration(NamedTuple):
@@ -43,6 +45,10 @@ class Reinforce:
     expected return within the time limit: for `discounted_objective: true` of Σ γᵗ rₜ; for false, as nearly everywhere,
     the factor γᵗ of step t is left out, which is exact for γ = 1 and another vector otherwise.
 
+    With `reward_to_go: false` the return of the whole episode, G₀ = Σ γᵏ rₖ, stands in the place of Gₜ. Rewards from
+    before aₜ only add noise: the expectation is the exact gradient of the expected Σ γᵗ rₜ. There is no factor γᵗ then,
+    and `discounted_objective` changes nothing.
+
     Source: Williams (1992); Sutton and Barto (2018), section 13.3 and 13.4, with its γᵗ; Nota and Thomas (2020),
     arXiv:1906.07073, for what leaving it out does.
 
@@ -51,7 +57,7 @@ class Reinforce:
         reward_scale: rewards are multiplied by it before anything is learned from them, per run.
         entropy_coefficient: c above, per run.
         normalize_advantage: shift and scale the advantages of an iteration to mean 0 and standard deviation 1, per run.
-        discounted_objective: see above.
+        discounted_objective, reward_to_go: see above.
     """
 
     gamma: Float[Tensor, " runs"]
@@ -59,13 +65,14 @@ class Reinforce:
     entropy_coefficient: Float[Tensor, " runs"]
     normalize_advantage: bool
     discounted_objective: bool
+    reward_to_go: bool
 
     def learn(
         self,
         policy: Policy,
         policy_learner: Learner,
         baseline: Baseline,
-        baseline_learner: Learner | None,
+        baseline_learner: Learner | History | None,
         episodes: Episodes,
         trajectory: Trajectory,
         progress: Float[Tensor, " runs"],
@@ -81,6 +88,8 @@ class Reinforce:
         packing = Packing.of(trajectory.running, dtype)
         scale = self.reward_scale.to(dtype)[:, None, None]
         returns_grid = rewards_to_go(trajectory.reward * scale, self.gamma)
+        if not self.reward_to_go:
+            returns_grid = whole_returns(returns_grid, trajectory.running)
         observation, action, returns = (
             packing.pack(grid) for grid in (trajectory.observation, trajectory.action, returns_grid)
         )
@@ -104,6 +113,11 @@ class Reinforce:
             return -(objective * blocks.of(share)).sum(1)
 
         found = policy_gradients(policy, parameters, packing, observation, loss)
+        if isinstance(baseline, GradientBaseline):
+            factor = self._factor(returns, packing)
+            moments = score_moments(policy, parameters, trajectory, packing.unpack(weight), packing.unpack(factor))
+            found, more_metrics = baseline.correct_then_learn(baseline_learner, found, moments)
+            baseline_metrics |= more_metrics
         norm, lr = policy_learner.step(found, progress)
         metrics = {
             "loss/policy": -packing.sum(log_prob * weight + entropy * coefficient) / num_envs,
@@ -120,8 +134,12 @@ class Reinforce:
         if self.normalize_advantage:
             mean, std = packing.mean(advantage), packing.variance(advantage).sqrt()
             advantage = (advantage - packing.spread(mean)) / (packing.spread(std) + 1e-8)
-        if self.discounted_objective:
-            gamma = self.gamma.to(advantage.dtype)[:, None].repeat(1, packing.shape[0])
-            gamma[:, 0] = 1.0
-            advantage = advantage * gamma.cumprod(1)[packing.run, packing.step]
-        return advantage
+        return advantage * self._factor(advantage, packing)
+
+    def _factor(self, like: Float[Tensor, " samples"], packing: Packing) -> Float[Tensor, " samples"]:
+        """γᵗ where it is not left out, else 1."""
+        if not (self.discounted_objective and self.reward_to_go):
+            return torch.ones_like(like)
+        gamma = self.gamma.to(like.dtype)[:, None].repeat(1, packing.shape[0])
+        gamma[:, 0] = 1.0
+        return gamma.cumprod(1)[packing.run, packing.step]

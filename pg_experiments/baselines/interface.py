@@ -1,14 +1,17 @@
 """What a baseline is to this package: what is subtracted from a return before it weighs a log-probability."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from pg_experiments.baselines.history import History
 from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Packing
+from pg_experiments.policies.networks import Parameters
+from pg_experiments.score_moments import ScoreMoments
 
 
 class Experience(NamedTuple):
@@ -16,7 +19,7 @@ class Experience(NamedTuple):
 
     Attributes:
         observation: of every sample.
-        returns: rewards-to-go of every sample.
+        returns: of every sample, what b is subtracted from: its reward-to-go, or the whole return of its episode.
         returns_grid: the same on the grid, zero where an episode was over.
         running: True where a step was played.
         packing: how samples and grid belong together.
@@ -37,12 +40,12 @@ class Baseline(Protocol):
     action aₜ or on what followed it. Source: Williams (1992), theorem 1; Sutton and Barto (2018), eq. 13.10.
     """
 
-    def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Learner | None:
-        """What it learns, with first parameters drawn from each run's generator; None: it learns nothing."""
+    def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Learner | History | None:
+        """What it learns, with first parameters drawn from each run's generator, or keeps; None: nothing."""
         ...
 
     def values_then_learn(
-        self, learner: Learner | None, experience: Experience, progress: Float[Tensor, " runs"]
+        self, learner: Learner | History | None, experience: Experience, progress: Float[Tensor, " runs"]
     ) -> tuple[Float[Tensor, " samples"], dict[str, Float[Tensor, " runs"]]]:
         """b for every sample, from what was known *before* this experience; then learn from it.
 
@@ -54,5 +57,25 @@ class Baseline(Protocol):
         Returns:
             b, and metrics by tag: the same tags in every iteration. A tag under `loss/` or `gradient/` that is not a
             finite number ends its run as failed.
+        """
+        ...
+
+
+@runtime_checkable
+class GradientBaseline(Baseline, Protocol):
+    """A baseline that is subtracted in the gradient, behind `values_then_learn`: it may differ between coordinates."""
+
+    def correct_then_learn(
+        self, learner: Any, gradient: Parameters, moments: ScoreMoments
+    ) -> tuple[Parameters, dict[str, Float[Tensor, " runs"]]]:
+        """The gradient with what was known *before* this iteration; then learn from its moments.
+
+        Args:
+            learner: from `init`; changed in place.
+            gradient: of the loss.
+            moments: of the iteration's episodes.
+
+        Returns:
+            The gradient that is stepped along, and metrics as of `values_then_learn`.
         """
         ...
