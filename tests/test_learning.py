@@ -12,7 +12,7 @@ from type_checks import without_type_checks
 
 from pg_experiments import RunResult, compose, train
 from pg_experiments.batch import Batch
-from pg_experiments.config import Config
+from pg_experiments.config import SCHEMAS, Config
 from pg_experiments.envs.interface import BoxActions, EnvSpec, Transition
 
 SEEDS = range(10)
@@ -89,7 +89,7 @@ def policy_overrides(policy: str) -> list[str]:
 
 
 every_policy = pytest.mark.parametrize("policy", ["softmax", "tabular_softmax"])
-every_baseline = pytest.mark.parametrize("baseline", ["none", "batch_mean", "leave_one_out", "value_network"])
+every_baseline = pytest.mark.parametrize("baseline", list(SCHEMAS["baseline"]))
 
 
 # --- probes of the value network --------------------------------------------------------------------------------------

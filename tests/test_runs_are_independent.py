@@ -24,7 +24,17 @@ from pg_experiments.packing import BLOCK_SIZES, Packing, block_sizes
 from pg_experiments.policies.networks import ACTIVATIONS, MLP
 
 SEED = 41
-BASELINES = ("none", "batch_mean", "leave_one_out", "value_network")
+BASELINES = {
+    "none": ("baseline=none",),
+    "batch_mean": ("baseline=batch_mean",),
+    "leave_one_out": ("baseline=leave_one_out",),
+    "running_mean": ("baseline=running_mean",),
+    "time_dependent": ("baseline=time_dependent",),
+    "linear_features": ("baseline=linear_features",),
+    "optimal_constant": ("baseline=optimal_constant",),
+    "optimal_constant_per_coordinate": ("baseline=optimal_constant", "baseline.per_coordinate=true"),
+    "value_network": ("baseline=value_network", "baseline.hidden_sizes=[9,6]"),
+}
 NETWORK = ("policy.hidden_sizes=[7,10]",)
 POLICIES = {
     "softmax": ("policy=softmax", *NETWORK),
@@ -97,10 +107,9 @@ def base_config(*overrides: str) -> Config:
 
 def make_configs(policy: str, env: str, baseline: str, *overrides: str, runs: int) -> list[Config]:
     """Configs whose per-run numbers all differ, and whose budgets let them leave at different times."""
-    sizes = ("baseline.hidden_sizes=[9,6]",) if baseline == "value_network" else ()
-    if sizes and "policy.network=cnn" in POLICIES[policy]:
-        sizes += ("baseline.network=cnn",)
-    base = base_config(*POLICIES[policy], *ENVS[env], f"baseline={baseline}", *sizes, *overrides)
+    images = baseline == "value_network" and "policy.network=cnn" in POLICIES[policy]
+    network = ("baseline.network=cnn",) if images else ()
+    base = base_config(*POLICIES[policy], *ENVS[env], *BASELINES[baseline], *network, *overrides)
     if env == "small_mdp":
         base = completed(replace(base, env={"_target_": "small_mdp.SmallMDP", "num_envs": 5}))
     return [numbered(base, run) for run in range(runs)]
@@ -116,6 +125,10 @@ def numbered(base: Config, run: int) -> Config:
     if hasattr(baseline, "optimizer"):
         own = replace(baseline.optimizer, lr=0.03 / (1 + run % 5), max_gradient_norm=None if run % 2 else 0.7)
         baseline = replace(baseline, optimizer=own)
+    if hasattr(baseline, "decay"):
+        baseline = replace(baseline, decay=1 - 0.2 * (run % 4))
+    if hasattr(baseline, "ridge"):
+        baseline = replace(baseline, ridge=1e-5 * 4**run)
     return replace(
         base,
         seed=1000 + 17 * run,
@@ -242,14 +255,17 @@ def test_a_run_is_not_changed_by_its_neighbours_with_any_network(policy: str, en
 
 @pytest.mark.parametrize("discounted_objective", ["true", "false"])
 @pytest.mark.parametrize("normalize_advantage", ["true", "false"])
+@pytest.mark.parametrize("reward_to_go", ["true", "false"])
+@pytest.mark.parametrize("baseline", ["leave_one_out", "optimal_constant"])
 def test_a_run_is_not_changed_by_its_neighbours_with_any_estimator(
-    discounted_objective: str, normalize_advantage: str
+    baseline: str, reward_to_go: str, discounted_objective: str, normalize_advantage: str
 ) -> None:
     overrides = [
+        f"algorithm.reward_to_go={reward_to_go}",
         f"algorithm.discounted_objective={discounted_objective}",
         f"algorithm.normalize_advantage={normalize_advantage}",
     ]
-    configs = make_configs("softmax", "cartpole", "leave_one_out", *overrides, runs=7)
+    configs = make_configs("softmax", "cartpole", baseline, *overrides, runs=7)
     assert_independent(configs, [[5], [6, 2], [4, 3, 1]])
 
 
@@ -327,8 +343,11 @@ def test_runs_do_not_depend_on_the_global_random_stream(number: str) -> None:
 
 def test_every_number_differs_between_the_runs_of_this_file() -> None:
     """A new per-run number must join `numbered`."""
-    for policy, env in PAIRS:
-        configs = make_configs(policy, env, "value_network", runs=7)
+    for policy, env, baseline in [
+        *((*pair, "value_network") for pair in PAIRS),
+        *((*PAIRS[0], one) for one in BASELINES),
+    ]:
+        configs = make_configs(policy, env, baseline, runs=7)
         values: dict[str, set[Any]] = {}
         for config in configs:
             for key, value, metadata in walk(config):
@@ -350,7 +369,7 @@ def test_every_option_of_every_group_is_tested() -> None:
     assert chosen(POLICIES) == options("policy")
     assert chosen(ENVS) == options("env") - GYMNASIUM_TASKS.keys()  # those are in `test_backends.py`
     assert chosen(OPTIMIZERS) == options("optimizer")
-    assert set(BASELINES) == options("baseline")
+    assert {overrides[0].removeprefix("baseline=") for overrides in BASELINES.values()} == options("baseline")
     assert options("algorithm") == {"reinforce"}
     assert FITTING.keys() == POLICIES.keys()
     assert {env for envs in FITTING.values() for env in envs} == ENVS.keys()

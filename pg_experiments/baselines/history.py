@@ -12,7 +12,7 @@ from pg_experiments.policies.networks import Parameters
 
 
 class History:
-    """Named tensors `[runs, ...]` that are saved, selected and loaded like the parameters of a `Learner`.
+    """Named tensors `[runs, numbers, ...]` that are saved, selected and loaded like the parameters of a `Learner`.
 
     Attributes:
         parameters: changed in place.

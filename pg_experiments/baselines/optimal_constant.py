@@ -45,7 +45,7 @@ class OptimalConstant:
     per_coordinate: bool
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> History:
-        kept: Parameters = {"constant": torch.zeros(len(generators), dtype=dtype)}
+        kept: Parameters = {"constant": torch.zeros(len(generators), 1, dtype=dtype)}
         if self.per_coordinate:
             kept = self.policy.init([Generator() for _ in generators], dtype)  # for the shapes: no run's own generator
         sums = ("product", "square")
@@ -60,23 +60,21 @@ class OptimalConstant:
         self, learner: History, gradient: Parameters, moments: ScoreMoments
     ) -> tuple[Parameters, dict[str, Float[Tensor, " runs"]]]:
         """The gradient of the loss, which is minus the mean of X, becomes minus the mean of X - b S."""
-        constant = {
-            name.partition(".")[2]: weighted_mean(total, learner.parameters[name.replace("product.", "square.", 1)])
-            for name, total in learner.parameters.items()
-            if name.startswith("product.")
-        }
+        kept, product, square = learner.parameters, moments.product, moments.square
         metrics = {}
-        product, square = moments.product, moments.square
-        if not self.per_coordinate:
+        if self.per_coordinate:
+            constant = {name: weighted_mean(kept[f"product.{name}"], kept[f"square.{name}"]) for name in gradient}
+        else:
+            one = weighted_mean(kept["product.constant"], kept["square.constant"])[:, 0]
+            constant = {name: per_run(one, part) for name, part in gradient.items()}
             product, square = {"constant": _total(product)}, {"constant": _total(square)}
-            metrics = {"baseline/constant": constant["constant"]}
-            constant = {name: per_run(constant["constant"], part) for name, part in gradient.items()}
+            metrics = {"baseline/constant": one}
         corrected = {name: part + constant[name] * moments.score[name] for name, part in gradient.items()}
         learner.add(self.decay, {f"product.{name}": part for name, part in product.items()})
         learner.add(self.decay, {f"square.{name}": part for name, part in square.items()})
         return corrected, metrics
 
 
-def _total(parts: Parameters) -> Float[Tensor, " runs"]:
+def _total(parts: Parameters) -> Float[Tensor, "runs 1"]:
     """The sum over all coordinates."""
-    return reduce(torch.add, [part.flatten(1).sum(1) for part in parts.values()])
+    return reduce(torch.add, [part.flatten(1).sum(1, keepdim=True) for part in parts.values()])

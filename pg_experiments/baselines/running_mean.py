@@ -27,13 +27,14 @@ class RunningMean:
     decay: Float[Tensor, " runs"]
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> History:
-        nothing = torch.zeros(len(generators), dtype=torch.float64)
+        nothing = torch.zeros(len(generators), 1, dtype=torch.float64)
         return History({"total": nothing, "weight": nothing.clone()})
 
     def values_then_learn(
         self, learner: History, experience: Experience, progress: Float[Tensor, " runs"]
     ) -> tuple[Float[Tensor, " samples"], dict[str, Float[Tensor, " runs"]]]:
         returns, packing = experience.returns, experience.packing
-        mean = weighted_mean(learner.parameters["total"], learner.parameters["weight"])
-        learner.add(self.decay, {"total": packing.mean(returns.double()), "weight": torch.ones_like(mean)})
+        mean = weighted_mean(learner.parameters["total"], learner.parameters["weight"])[:, 0]
+        news = packing.mean(returns.double())[:, None]
+        learner.add(self.decay, {"total": news, "weight": torch.ones_like(news)})
         return packing.spread(mean.to(returns.dtype)), {"baseline/mean": mean}
