@@ -36,7 +36,7 @@ from pg_experiments.env_config import (
     PendulumConfig,
 )
 from pg_experiments.network_config import NetworkConfig
-from pg_experiments.schema_fields import check_value, checked, per_run
+from pg_experiments.schema_fields import SCHEDULES, check_value, checked, per_run
 from pg_experiments.wrapper_config import read_wrappers
 
 MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
@@ -70,7 +70,8 @@ class OptimizerConfig:
 
     _target_: str = "???"
     lr: float = per_run(5e-3, at_least=0)
-    schedule: str = checked("linear", one_of=("constant", "linear", "cosine"))
+    schedule: str = checked("linear", one_of=(*SCHEDULES, "kl_adaptive"))
+    target_kl: float = per_run(0.01, above=0)
     max_gradient_norm: float | None = per_run(None, above=0)
     kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -115,6 +116,7 @@ class SGDConfig(OptimizerConfig):
 class ReinforceConfig:
     _target_: str = "pg_experiments.algorithms.reinforce.Reinforce"
     entropy_coefficient: float = per_run(0.0, at_least=0)
+    entropy_schedule: str = checked("constant", one_of=SCHEDULES)
     normalize_advantage: bool = True
     discounted_objective: bool = False
     reward_to_go: bool = True

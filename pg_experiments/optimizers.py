@@ -14,6 +14,9 @@ from pg_experiments.errors import ConfigError, first_line
 from pg_experiments.policies.networks import Parameters
 
 TRIAL_STEPS = 30  # enough for a limit on step sizes to show
+KL_ADAPTIVE = "kl_adaptive"  # the schedule that looks at what a step did
+KL_FACTOR = 1.5  # that the learning rate is divided or multiplied by
+KL_LIMITS = (0.01, 100.0)  # that the product of all factors stays in
 FITTING = "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD"
 
 
@@ -49,6 +52,11 @@ def schedule_factor(schedule: str, progress: float) -> float:
     return 1.0
 
 
+def schedule_factors(schedule: str, progress: Float[Tensor, " runs"]) -> Float[Tensor, " runs"]:
+    """`schedule_factor` of every run."""
+    return progress.new_tensor([schedule_factor(schedule, value) for value in progress.tolist()])
+
+
 @dataclass(frozen=True)
 class OptimizerSettings:
     """Which optimizer, and its numbers per run.
@@ -57,8 +65,9 @@ class OptimizerSettings:
         torch_class: an element-wise subclass of `torch.optim.Optimizer`.
         arguments: for its constructor, without `lr`.
         lr: learning rate, at least 0.
-        schedule: see `schedule_factor`.
+        schedule: see `schedule_factor`, or `kl_adaptive`, see `Learner.adapt`.
         max_gradient_norm: limit of the gradient's Euclidean norm; infinite: no limit.
+        target_kl: of `kl_adaptive`, > 0, in nats.
     """
 
     torch_class: type[torch.optim.Optimizer]
@@ -66,10 +75,12 @@ class OptimizerSettings:
     lr: Float[Tensor, " runs"]
     schedule: str
     max_gradient_norm: Float[Tensor, " runs"]
+    target_kl: Float[Tensor, " runs"] | None = None
 
     def select(self, rows: Int64[Tensor, " rows"]) -> "OptimizerSettings":
         """The settings of the given runs."""
-        return replace(self, lr=self.lr[rows], max_gradient_norm=self.max_gradient_norm[rows])
+        target_kl = self.target_kl if self.target_kl is None else self.target_kl[rows]
+        return replace(self, lr=self.lr[rows], max_gradient_norm=self.max_gradient_norm[rows], target_kl=target_kl)
 
     def check(self, key: str) -> None:
         """Try the optimizer on a few numbers, and refuse one for which runs in one tensor are not runs alone.
@@ -141,12 +152,14 @@ class Learner:
     Attributes:
         parameters: changed in place.
         steps: done so far, per run: runs learn at different times.
+        factor: what `kl_adaptive` has made of the learning rate, per run.
     """
 
     def __init__(self, settings: OptimizerSettings, parameters: Parameters) -> None:
         self.settings = settings
         self.parameters = parameters
         self.steps = [0] * len(settings.lr)
+        self.factor = torch.ones(len(settings.lr), dtype=torch.float64)
         # what torch keeps of each element, `[runs, elements]`, and of a tensor as a whole, here of a run, `[runs]`
         self._elements: dict[str, Tensor] = {}
         self._numbers: dict[str, Tensor] = {}
@@ -172,8 +185,9 @@ class Learner:
         norm = gradient.square().sum(1).sqrt()
         limit = self.settings.max_gradient_norm.to(norm.dtype)
         gradient *= torch.where(norm > limit, limit / norm, 1.0)[:, None]
-        factors = [schedule_factor(self.settings.schedule, value) for value in progress.tolist()]
-        lr = self.settings.lr.to(norm.dtype) * torch.tensor(factors, dtype=norm.dtype)
+        adapts = self.settings.schedule == KL_ADAPTIVE
+        factors = self.factor if adapts else schedule_factors(self.settings.schedule, progress)
+        lr = self.settings.lr.to(norm.dtype) * factors.to(norm.dtype)
         stepped = self._stepped(old, gradient)
         new = old + (stepped - old) * lr[:, None]
         sizes = [self.parameters[name][0].numel() for name in names]
@@ -181,6 +195,23 @@ class Learner:
             self.parameters[name].copy_(part.view_as(self.parameters[name]))
         self.steps = [steps + 1 for steps in self.steps]
         return norm, lr
+
+    def adapt(self, kl: Float[Tensor, " runs"]) -> None:
+        """Let the learning rate of the next step follow what the last one did to the policy, as `kl_adaptive`.
+
+        It is divided by 1.5 when the step was more than twice as large as wanted, multiplied by 1.5 when it was less
+        than half as large, and stays within a hundredth and a hundred times `lr`.
+
+        Source: Schulman et al. (2017), arXiv:1707.06347, section 4, for a penalty's coefficient; Rudin et al. (2022),
+        arXiv:2109.11978, and their library rsl_rl, for the learning rate.
+
+        Args:
+            kl: mean KL divergence of the policy before the step from the one behind it, in nats.
+        """
+        assert self.settings.target_kl is not None
+        target, kl = self.settings.target_kl, kl.double()
+        self.factor = torch.where(kl > 2 * target, self.factor / KL_FACTOR, self.factor)
+        self.factor = torch.where(kl < target / 2, self.factor * KL_FACTOR, self.factor).clamp(*KL_LIMITS)
 
     def _stepped(
         self, old: Float[Tensor, "runs elements"], gradient: Float[Tensor, "runs elements"]
@@ -211,6 +242,7 @@ class Learner:
         """A copy with the given runs only."""
         chosen = Learner(self.settings.select(rows), {name: part[rows] for name, part in self.parameters.items()})
         chosen.steps = [self.steps[row] for row in rows.tolist()]
+        chosen.factor = self.factor[rows]
         chosen._elements = {key: part[rows] for key, part in self._elements.items()}
         chosen._numbers = {key: part[rows] for key, part in self._numbers.items()}
         return chosen
@@ -220,6 +252,7 @@ class Learner:
         return {
             "parameters": {name: part.clone() for name, part in self.parameters.items()},
             "steps": torch.tensor(self.steps),
+            "factor": self.factor.clone(),
             "elements": {key: part.clone() for key, part in self._elements.items()},
             "numbers": {key: part.clone() for key, part in self._numbers.items()},
         }
@@ -228,6 +261,7 @@ class Learner:
         """Let the given runs go on from what `state` gave of them."""
         for row, steps in zip(rows.tolist(), state["steps"].tolist(), strict=True):
             self.steps[row] = steps
+        self.factor[rows] = state["factor"]
         for name, parameter in self.parameters.items():
             parameter[rows] = state["parameters"][name]
         for kind, kept in (("elements", self._elements), ("numbers", self._numbers)):

@@ -18,7 +18,7 @@ from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
 from pg_experiments.envs.time_limit import limited
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest
 from pg_experiments.locate import locate
-from pg_experiments.optimizers import OptimizerSettings
+from pg_experiments.optimizers import KL_ADAPTIVE, OptimizerSettings
 from pg_experiments.policies.choice import as_arguments
 from pg_experiments.policies.interface import Policy
 from pg_experiments.wrapper_config import read_wrappers
@@ -196,7 +196,10 @@ def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor], check: 
     """The settings of an optimizer config, tried out if asked for."""
     items = _items(config)
     target = locate(f"{key}._target_", items.pop("_target_", "???"))
-    own = {name: items.pop(name) for name in ("lr", "schedule", "max_gradient_norm", "kwargs")}
+    own = {name: items.pop(name) for name in ("lr", "schedule", "target_kl", "max_gradient_norm", "kwargs")}
+    if own["schedule"] == KL_ADAPTIVE and key != "optimizer":
+        wanted = "must be constant, linear or cosine: only the policy's optimizer has a policy whose change is measured"
+        raise ConfigError(f"{key}.schedule", KL_ADAPTIVE, wanted)
     arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in items.items()}
     settings = OptimizerSettings(
         torch_class=target,
@@ -204,6 +207,7 @@ def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor], check: 
         lr=numbers[f"{key}.lr"],
         schedule=own["schedule"],
         max_gradient_norm=numbers[f"{key}.max_gradient_norm"],
+        target_kl=numbers[f"{key}.target_kl"],
     )
     if check:
         settings.check(key)

@@ -9,6 +9,7 @@ from pg_experiments.errors import ConfigError, nearest
 LARGEST_INTEGER = 2**63 - 1  # that a tensor holds
 MOST_UNITS = 100_000  # of a layer: more is a slip of the finger
 MOST_LAYERS = 1000
+SCHEDULES = ("constant", "linear", "cosine")  # of a number over a run
 ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
 

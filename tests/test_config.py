@@ -39,8 +39,8 @@ PER_RUN = {  # the numbers in which runs of one batch may differ; a new one has 
     "": {"seed", "total_env_steps"},
     "policy": {"initial_std"},
     "env": {"gamma", "reward_scale", "default_initial_std", "default_env_steps"},
-    "optimizer": {"lr", "max_gradient_norm"},
-    "baseline": set(),
+    "optimizer": {"lr", "max_gradient_norm", "target_kl"},
+    "baseline": {"decay", "ridge"},
     "algorithm": {"entropy_coefficient"},
 }
 
@@ -237,6 +237,8 @@ def test_runs_that_differ_in_every_per_run_number_train_as_one_program():
         "env.default_env_steps=9",
         "optimizer.lr=0.1",
         "optimizer.max_gradient_norm=1",
+        "optimizer.target_kl=0.1",
+        "baseline.optimizer.target_kl=0.2",
         "baseline.optimizer.lr=0.2",
         "baseline.optimizer.max_gradient_norm=2",
         "algorithm.entropy_coefficient=0.1",

@@ -151,6 +151,11 @@ WORDS = [
     case("policy.activation=''", says=("policy.activation=", "relu, tanh")),
     case("policy.activation='日本'", says=("policy.activation=日本", "relu, tanh")),
     case("optimizer.schedule=linearr", says=("optimizer.schedule=linearr", "cosine", "Did you mean 'linear'?")),
+    case("algorithm.entropy_schedule=kl_adaptive", says=("algorithm.entropy_schedule=kl_adaptive", "linear, cosine")),
+    case(
+        "baseline.optimizer.schedule=kl_adaptive",
+        says=("baseline.optimizer.schedule=kl_adaptive", "constant, linear or cosine"),
+    ),
     case("device=cuda", says=("device=cuda", "cpu")),
     case("dtype=float16", says=("dtype=float16", "float32, float64")),
     case("logging.progress=fancy", says=("logging.progress=fancy", "auto, rich, plain, none")),

@@ -213,7 +213,8 @@ def estimates(
     settings: Sequence[Setting],
     history: dict[str, Tensor] | None = None,
     own_baseline: Any = None,
-    **options: bool,
+    progress: float = 0.0,
+    **options: Any,
 ) -> dict[str, Tensor]:
     """The gradient estimate, upwards, of every outcome (the rows), one outcome per row.
 
@@ -223,6 +224,7 @@ def estimates(
         settings: of every row.
         history: that the baseline has, instead of one drawn at random.
         own_baseline: instead of one of the package's.
+        progress: fraction of every run that is over.
         options: of `Reinforce`.
     """
     rows, num_envs = len(outcomes), len(outcomes[0])
@@ -245,10 +247,13 @@ def estimates(
         {name: parameter.clone() for name, parameter in parameters.items()},
     )
     gamma, reward_scale, entropy_coefficient = torch.tensor(settings, dtype=torch.float64).unbind(1)
-    algorithm = Reinforce(gamma, reward_scale, entropy_coefficient, **{"reward_to_go": True, **options})
+    own = {"reward_to_go": True, "entropy_schedule": "constant", **options}
+    algorithm = Reinforce(gamma, reward_scale, entropy_coefficient, **own)
     episodes, trajectory = play_episodes(scripted, parameters, env, generators, num_envs, torch.float64)
     assert trajectory is not None
-    iteration = algorithm.learn(scripted, learner, baseline, baseline_learner, episodes, trajectory, no_numbers)
+    iteration = algorithm.learn(
+        scripted, learner, baseline, baseline_learner, episodes, trajectory, no_numbers + progress
+    )
     played = [sum(len(episode.steps) for episode in outcome) for outcome in outcomes]
     assert iteration.env_steps == played, "the script was not played"
     returns = [[sum(reward for *_, reward in episode.steps) for episode in outcome] for outcome in outcomes]
@@ -520,6 +525,22 @@ def test_entropy_coefficient_adds_the_exact_gradient_of_the_entropy_at_the_visit
         expected = gradient_of(coefficient * visited.sum() / num_envs, leaves)
         for name in expected:
             torch.testing.assert_close((bonus[name] - plain[name])[row], expected[name], **TOLERANCE)
+
+
+@pytest.mark.parametrize(("schedule", "factor"), [("constant", 1.0), ("linear", 0.75), ("cosine", 0.5 + 0.5**1.5)])
+def test_a_quarter_into_a_run_the_entropy_bonus_has_fallen_as_its_schedule_says(schedule: str, factor: float) -> None:
+    mdp, rows = ENDS_AT_DIFFERENT_TIMES, 3
+    policy = make_policy("tabular_softmax", mdp)
+    parameters, outcomes = random_parameters(policy, rows), sampled_outcomes(mdp, rows, 5)
+
+    def of(coefficient: float, progress: float) -> Tensor:
+        own = [Setting(0.9, 1.0, coefficient * (1 + row)) for row in range(rows)]
+        options = {"normalize_advantage": False, "discounted_objective": False, "entropy_schedule": schedule}
+        none = BASELINE_OVERRIDES["none"]
+        return estimates(mdp, outcomes, policy, parameters, none, own, progress=progress, **options)["table"]
+
+    plain, whole, now = of(0.0, 0.25), of(0.3, 0.0), of(0.3, 0.25)
+    torch.testing.assert_close(now - plain, factor * (whole - plain), **TOLERANCE)
 
 
 def plain_loop_gradient(

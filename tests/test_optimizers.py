@@ -1,16 +1,24 @@
 """`Learner` against separate instances of torch's own optimizers, one per run."""
 
 import math
+import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
+from type_checks import without_type_checks
 
 from pg_experiments import ConfigError, compose, train
+from pg_experiments.batch import Batch
 from pg_experiments.config import OptimizerConfig
-from pg_experiments.optimizers import Learner, OptimizerSettings, schedule_factor
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec
+from pg_experiments.metrics import mean_kl
+from pg_experiments.optimizers import KL_ADAPTIVE, Learner, OptimizerSettings, schedule_factor
+from pg_experiments.packing import Packing
+from pg_experiments.runs import make, stack
 
 SEED = 53
 RATES = [0.03, 0.003, 0.01, 0.0005]
@@ -138,7 +146,103 @@ def test_schedule_has_the_values_of_its_formula(schedule: str, values: list[floa
 
 def test_every_schedule_of_the_schema_is_tested() -> None:
     allowed = OptimizerConfig.__dataclass_fields__["schedule"].metadata["one_of"]
-    assert set(allowed) == {"constant", "linear", "cosine"}
+    assert set(allowed) == {"constant", "linear", "cosine", KL_ADAPTIVE}
+
+
+# --- the schedule that looks at what a step did -----------------------------------------------------------------------
+
+TARGETS = [0.01, 0.02, 0.01, 1.0]
+
+
+def adaptive() -> Learner:
+    own = replace(settings(schedule=KL_ADAPTIVE), target_kl=torch.tensor(TARGETS, dtype=torch.float64))
+    return Learner(own, random_parameters())
+
+
+def rates_of(learner: Learner) -> list[float]:
+    """The learning rates of one more step."""
+    return learner.step(slope(learner.parameters, 0), torch.rand(len(learner.steps), dtype=torch.float64))[1].tolist()
+
+
+def test_kl_adaptive_follows_what_the_last_step_did_run_by_run() -> None:
+    """More than twice the target: divided by 1.5. Less than half: multiplied. Else, and when broken: as it was."""
+    learner = adaptive()
+    assert rates_of(learner) == pytest.approx(RATES, rel=1e-15)
+    learner.adapt(torch.tensor([0.0201, 0.0201, 0.0049, math.nan]))
+    assert rates_of(learner) == pytest.approx([0.03 / 1.5, 0.003, 0.01 * 1.5, 0.0005], rel=1e-15)
+    learner.adapt(torch.tensor([0.0199, 0.0, 0.5, 1.0]))
+    assert rates_of(learner) == pytest.approx([0.03 / 1.5, 0.003 * 1.5, 0.01, 0.0005], rel=1e-15)
+
+
+def test_kl_adaptive_stays_within_a_hundredth_and_a_hundred_times_the_rate() -> None:
+    learner = adaptive()
+    for _ in range(50):
+        learner.adapt(torch.tensor([0.0, 1.0, math.inf, 1.0]))
+    assert rates_of(learner) == pytest.approx([3.0, 0.003 / 100, 0.01 / 100, 0.0005])
+
+
+def test_what_kl_adaptive_has_made_of_the_rate_is_selected_saved_and_loaded() -> None:
+    learner = adaptive()
+    learner.adapt(torch.tensor([1.0, 0.0, 0.01, 0.0]))
+    rates = rates_of(learner)
+    assert rates_of(learner.select(torch.tensor([3, 0]))) == [rates[3], rates[0]]
+    fresh = adaptive()
+    fresh.load(torch.tensor([1, 0]), learner.select(torch.tensor([1, 0])).state())
+    assert rates_of(fresh) == [*rates[:2], *RATES[2:]]
+
+
+@pytest.mark.parametrize("policy", ["softmax", "gaussian", "tabular_softmax"])
+def test_the_measured_kl_is_torchs_over_the_samples_of_each_run(policy: str) -> None:
+    """Against `torch.distributions`, for runs with different numbers of samples."""
+    discrete = policy != "gaussian"
+    spec = EnvSpec(3, DiscreteActions(4) if discrete else BoxActions((-1.0,) * 2, (1.0,) * 2), 90, 1, 3)
+    config = compose(f"policy={policy}", "env=cartpole")
+    made = make("policy", config.policy, stack([config] * 2).numbers, spec=spec)
+    generator = Generator().manual_seed(SEED)
+    shapes = {name: part.shape for name, part in made.init([Generator(), Generator()], torch.float64).items()}
+    before, after = (
+        {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+        for _ in range(2)
+    )
+    length = torch.tensor([[90, 41], [3, 2]])
+    running = torch.arange(90)[None, :, None] < length[:, None]
+    packing = Packing.of(running, torch.float64)
+    state = torch.randint(3, running.shape, generator=generator)
+    observation = torch.eye(3, dtype=torch.float64)[state]
+    found = mean_kl(made, before, after, packing, packing.pack(observation))
+    for run in range(2):
+        seen = observation[run][running[run]][None]
+        old, new = (made({name: part[run : run + 1] for name, part in own.items()}, seen) for own in (before, after))
+        if discrete:
+            pair = [torch.distributions.Categorical(logits=one.logits) for one in (old, new)]
+        else:
+            pair = [torch.distributions.Normal(one.mean, one.log_std.exp()) for one in (old, new)]
+        each = torch.distributions.kl_divergence(*pair)
+        expected = (each if discrete else each.sum(-1)).mean()
+        torch.testing.assert_close(found[run], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_run_with_kl_adaptive_comes_to_steps_of_the_size_that_is_wanted() -> None:
+    """From a rate that is far too small: behind the tenth iteration the median step is within the factor of two."""
+    overrides = ("policy=softmax", "env=cartpole", "optimizer.schedule=kl_adaptive", "logging.progress=none")
+    batch = Batch([compose(*overrides, "optimizer.lr=5e-4", f"optimizer.target_kl={kl}") for kl in (0.003, 0.02)])
+    found: dict[int, list[float]] = {0: [], 1: []}
+    with without_type_checks():
+        while min(batch.iterations) < 40:
+            runs, iteration = batch.iterate()
+            for run, kl in zip(runs, iteration.metrics["policy/kl"].tolist(), strict=True):
+                found[run].append(kl)
+    for run, target in enumerate((0.003, 0.02)):
+        assert found[run][0] < target / 2
+        assert target / 2 <= statistics.median(found[run][10:]) <= 2 * target
+
+
+def test_only_the_optimizer_of_the_policy_can_be_kl_adaptive() -> None:
+    config = compose("baseline.optimizer.schedule=kl_adaptive", "logging.progress=none")
+    with pytest.raises(
+        ConfigError, match=r"baseline\.optimizer\.schedule=kl_adaptive: must be constant, linear or cosine"
+    ):
+        train([config])
 
 
 # --- the limit of the gradient norm -----------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ def test_a_batch_that_is_interrupted_goes_on_as_if_nothing_had_happened(tmp_path
         ("optimizer=sgd", "optimizer.momentum=0.9"),
         ("optimizer=rmsprop", "optimizer.centered=true", "baseline=batch_mean"),
         ("policy=gaussian", "env=pendulum", "total_env_steps=6000"),
+        ("optimizer.schedule=kl_adaptive", "algorithm.entropy_schedule=linear"),
         ("baseline=running_mean",),
         ("baseline=time_dependent",),
         ("baseline=linear_features",),

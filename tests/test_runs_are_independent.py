@@ -17,7 +17,7 @@ from type_checks import without_type_checks
 import pg_experiments
 from pg_experiments import RunResult, compose, exact, train
 from pg_experiments.composition import conf_dir
-from pg_experiments.config import Config, walk
+from pg_experiments.config import Config, OptimizerConfig, walk
 from pg_experiments.env_config import GYMNASIUM_TASKS
 from pg_experiments.gradients import gradients, network_gradients
 from pg_experiments.packing import BLOCK_SIZES, Packing, block_sizes
@@ -123,7 +123,12 @@ def numbered(base: Config, run: int) -> Config:
     if hasattr(policy, "initial_std"):
         policy = replace(policy, initial_std=0.5 + 0.3 * (run % 5))
     if hasattr(baseline, "optimizer"):
-        own = replace(baseline.optimizer, lr=0.03 / (1 + run % 5), max_gradient_norm=None if run % 2 else 0.7)
+        own = replace(
+            baseline.optimizer,
+            lr=0.03 / (1 + run % 5),
+            max_gradient_norm=None if run % 2 else 0.7,
+            target_kl=0.01 / (1 + run),
+        )
         baseline = replace(baseline, optimizer=own)
     if hasattr(baseline, "decay"):
         baseline = replace(baseline, decay=1 - 0.2 * (run % 4))
@@ -136,7 +141,9 @@ def numbered(base: Config, run: int) -> Config:
         policy=policy,
         baseline=baseline,
         env={**base.env, **env} if isinstance(base.env, dict) else replace(base.env, **env),
-        optimizer=replace(base.optimizer, lr=0.02 / (1 + run % 4), max_gradient_norm=limit),
+        optimizer=replace(
+            base.optimizer, lr=0.02 / (1 + run % 4), max_gradient_norm=limit, target_kl=0.03 / (1 + run % 6)
+        ),
         algorithm=replace(base.algorithm, entropy_coefficient=0.01 * (run % 3)),
     )
 
@@ -205,7 +212,7 @@ def test_every_seventh_run_of_fifty_is_the_run_alone(policy: str, env: str, base
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("schedule", OptimizerConfig.__dataclass_fields__["schedule"].metadata["one_of"])
 def test_a_run_is_not_changed_by_its_neighbours_with_any_optimizer(optimizer: str, schedule: str) -> None:
     overrides = (*OPTIMIZERS[optimizer], f"optimizer.schedule={schedule}", "env.max_episode_steps=37")
     configs = make_configs("softmax", "cartpole", "value_network", *overrides, runs=7)
@@ -318,6 +325,12 @@ def test_a_run_that_breaks_down_changes_no_bit_of_the_others(policy: str, env: s
         error = results[run].error
         assert error is not None
         assert "became" in error or "not finite" in error
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_run_is_not_changed_by_its_neighbours_with_a_falling_entropy_bonus(schedule: str) -> None:
+    configs = make_configs("softmax", "cartpole", "none", f"algorithm.entropy_schedule={schedule}", runs=7)
+    assert_independent(configs, [[5], [6, 2]])
 
 
 def test_a_neighbour_with_an_entropy_bonus_gives_none_to_the_others() -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from pg_experiments.baselines.history import History
 from pg_experiments.baselines.interface import Baseline, Experience, GradientBaseline
 from pg_experiments.gradients import policy_gradients
-from pg_experiments.metrics import explained_variance
-from pg_experiments.optimizers import Learner
+from pg_experiments.metrics import explained_variance, mean_kl
+from pg_experiments.optimizers import KL_ADAPTIVE, Learner, schedule_factors
 from pg_experiments.packing import Packing, Pass
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
@@ -56,6 +56,7 @@ class Reinforce:
         gamma: discount of the returns, per run.
         reward_scale: rewards are multiplied by it before anything is learned from them, per run.
         entropy_coefficient: c above, per run.
+        entropy_schedule: of c over the run, see `schedule_factor`.
         normalize_advantage: shift and scale the advantages of an iteration to mean 0 and standard deviation 1, per run.
         discounted_objective, reward_to_go: see above.
     """
@@ -63,6 +64,7 @@ class Reinforce:
     gamma: Float[Tensor, " runs"]
     reward_scale: Float[Tensor, " runs"]
     entropy_coefficient: Float[Tensor, " runs"]
+    entropy_schedule: str
     normalize_advantage: bool
     discounted_objective: bool
     reward_to_go: bool
@@ -96,7 +98,8 @@ class Reinforce:
         experience = Experience(observation, returns, returns_grid, trajectory.running, packing)
         values, baseline_metrics = baseline.values_then_learn(baseline_learner, experience, progress)
         weight = self._weight(returns - values, packing)
-        coefficient = packing.spread(self.entropy_coefficient.to(dtype))
+        scheduled = self.entropy_coefficient * schedule_factors(self.entropy_schedule, progress)
+        coefficient = packing.spread(scheduled.to(dtype))
         rewards_entropy = bool((self.entropy_coefficient > 0).any())
         share = packing.weight / num_envs  # of a sample in the mean over the episodes
         log_prob, entropy = torch.zeros_like(returns), torch.zeros_like(returns)
@@ -118,6 +121,7 @@ class Reinforce:
             moments = score_moments(policy, parameters, trajectory, packing.unpack(weight), packing.unpack(factor))
             found, more_metrics = baseline.correct_then_learn(baseline_learner, found, moments)
             baseline_metrics |= more_metrics
+        before = {name: part.clone() for name, part in parameters.items()}
         norm, lr = policy_learner.step(found, progress)
         metrics = {
             "loss/policy": -packing.sum(log_prob * weight + entropy * coefficient) / num_envs,
@@ -127,6 +131,9 @@ class Reinforce:
             "baseline/explained_variance": explained_variance(values, returns, packing),
             **baseline_metrics,
         }
+        if policy_learner.settings.schedule == KL_ADAPTIVE:
+            metrics["policy/kl"] = mean_kl(policy, before, parameters, packing, observation)
+            policy_learner.adapt(metrics["policy/kl"])
         return Iteration(packing.counts, episodes, metrics)
 
     def _weight(self, advantage: Float[Tensor, " samples"], packing: Packing) -> Float[Tensor, " samples"]:
