@@ -1,18 +1,26 @@
 """The finite environments: their tables and steps against Gymnasium's, and the exact return that the tables give."""
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium.envs.toy_text.frozen_lake import MAPS
+from test_exact_gradient import RecordingLearner, ScriptedPolicy
 from torch import Generator, Tensor
 
+from pg_experiments import compose
+from pg_experiments.algorithms.reinforce import Reinforce
+from pg_experiments.baselines.none import NoBaseline
 from pg_experiments.envs.interface import DiscreteActions
 from pg_experiments.envs.tabular import CliffWalking, FrozenLake
 from pg_experiments.errors import ConfigError
+from pg_experiments.optimizers import OptimizerSettings
+from pg_experiments.rollout import play_episodes
+from pg_experiments.runs import make
 
 SEED = 33
 LARGE = tuple(MAPS["8x8"])
@@ -207,3 +215,96 @@ def test_autograd_of_the_expected_return_is_its_numerical_gradient(native: Any) 
 def test_a_map_that_is_none_is_refused(rows: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"env\.map=.* must be rows of equal length"):
         FrozenLake(rows)
+
+
+# --- REINFORCE against the exact gradient -----------------------------------------------------------------------------
+
+TINY_LAKES = {  # few enough episodes to list all of them
+    "slippery": FrozenLake(("SF", "FG"), is_slippery=True, max_episode_steps=2),
+    "firm, with a hole": FrozenLake(("SF", "HG"), is_slippery=False, max_episode_steps=3),
+    "two starts": FrozenLake(("SG", "HS"), is_slippery=True, max_episode_steps=2),
+}
+
+
+class Chance(NamedTuple):
+    """A way to play one episode: the number for its start, and per step the action and the number for the outcome."""
+
+    probability: float
+    noise: tuple[float, ...]
+    actions: tuple[int, ...]
+
+
+def every_episode(env: FrozenLake, policy: Tensor) -> list[Chance]:
+    """All of them with their probabilities under the policy [states, actions], from the table."""
+    table = env.table
+
+    def middle(weights: Tensor, chosen: int) -> float:
+        """A uniform number that stands for the outcome."""
+        return float(weights[:chosen].sum() + weights[chosen] / 2)
+
+    unfinished = [
+        (float(p), (middle(table.start, state),), (), state) for state, p in enumerate(table.start.tolist()) if p
+    ]
+    found: list[Chance] = []
+    while unfinished:
+        probability, noise, actions, state = unfinished.pop()
+        for action in range(4):
+            for outcome, p in enumerate(table.probability[state, action].tolist()):
+                if not p:
+                    continue
+                chance = probability * policy[state, action].item() * p
+                played = (*noise, middle(table.probability[state, action], outcome)), (*actions, action)
+                if table.terminated[state, action, outcome] or len(played[1]) == env.max_episode_steps:
+                    found.append(Chance(chance, *played))
+                else:
+                    unfinished.append((chance, *played, int(table.following[state, action, outcome])))
+    return found
+
+
+@dataclass(frozen=True)
+class ScriptedLake(FrozenLake):
+    """Its resets are written down: noise [runs, envs, noise]."""
+
+    noise: Tensor | None = None
+
+    def reset(self, noise: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        assert self.noise is not None
+        return super().reset(self.noise)
+
+
+@pytest.mark.parametrize("lake", TINY_LAKES)
+@pytest.mark.parametrize("gamma", [0.7, 1.0])
+@pytest.mark.parametrize("reward_to_go", [True, False])
+def test_reinforce_averaged_over_every_episode_is_the_gradient_of_the_tables_exact_return(
+    lake: str, gamma: float, reward_to_go: bool
+) -> None:
+    """With the package's own rollout, returns and gradient; autograd of `expected_return` is the other side."""
+    env = TINY_LAKES[lake]
+    policy = make("policy", compose("policy=tabular_softmax", "env=frozen_lake").policy, {}, spec=env.spec)
+    logits = torch.randn(env.spec.num_states, 4, generator=Generator().manual_seed(SEED), dtype=torch.float64)
+    episodes = every_episode(env, logits.softmax(-1))
+    assert sum(one.probability for one in episodes) == pytest.approx(1, rel=1e-12)
+    rows, steps = len(episodes), env.max_episode_steps
+    noise = torch.full((rows, 1, env.spec.reset_noise_size), 0.5, dtype=torch.float64)
+    actions = torch.zeros(rows, steps, 1, dtype=torch.long)
+    for row, one in enumerate(episodes):
+        size = min(len(one.noise), noise.shape[-1])  # firm ice has a number for the start only
+        noise[row, 0, :size] = torch.tensor(one.noise[:size])
+        actions[row, : len(one.actions), 0] = torch.tensor(one.actions)
+    generators = [Generator() for _ in episodes]
+    scripted = ScriptedPolicy(policy, actions, {id(generator): row for row, generator in enumerate(generators)})
+    parameters = {"table": logits.expand(rows, -1, -1).clone()}
+    played = ScriptedLake(env.map, env.is_slippery, env.max_episode_steps, noise)
+    outcomes, trajectory = play_episodes(scripted, parameters, played, generators, 1, torch.float64)
+    assert trajectory is not None
+    assert trajectory.running.sum((1, 2)).tolist() == [len(one.actions) for one in episodes]
+    zero = torch.zeros(rows, dtype=torch.float64)
+    learner = RecordingLearner(OptimizerSettings(torch.optim.SGD, {}, zero, "constant", zero + torch.inf), parameters)
+    algorithm = Reinforce(zero + gamma, zero + 1, zero, "constant", False, True, reward_to_go)
+    algorithm.learn(scripted, learner, NoBaseline(), None, outcomes, trajectory, zero)
+    chance = torch.tensor([one.probability for one in episodes], dtype=torch.float64)
+    found = -torch.tensordot(chance, learner.gradients["table"], 1)
+    leaf = logits.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(env.expected_return(leaf.softmax(-1), gamma), leaf)
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
