@@ -29,7 +29,8 @@ class OptimalConstant:
     algorithm multiplies by: with `normalize_advantage`, normalised returns.
 
     It needs the gradient of each episode by itself, which is two more passes over the policy with blocks that are less
-    full. It keeps two numbers for a run; with `per_coordinate`, two for every parameter of the policy.
+    full: with episodes of twenty steps, an iteration takes three times as long as with no baseline. It keeps two
+    numbers for a run; with `per_coordinate`, two for every parameter of the policy.
 
     Source: Weaver and Tao (2001), arXiv:1301.2315; Greensmith, Bartlett and Baxter (2004); for every coordinate: Peters
     and Schaal (2008), "Reinforcement learning of motor skills with policy gradients".
