@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pg_experiments.network_config import NetworkConfig
 from pg_experiments.envs.interface import EnvSpec
 from pg_experiments.errors import ConfigError
+from pg_experiments.network_config import NetworkConfig
 from pg_experiments.policies.convolution import Convolutions
 
 OF_CONVOLUTIONS = ("channels", "kernel_sizes", "strides")
