@@ -24,6 +24,8 @@ RUN_ELSEWHERE = (
     "python -m pip",
     "python -m pytest",
     "python -m pg_experiments.report",  # tests/test_report.py
+    "python -m pg_experiments.export",  # tests/test_export.py
+    "python -m pg_experiments.evaluate outputs/sweeps",  # tests/test_evaluate.py
     "tensorboard",
 )  # CI itself, or a server
 
@@ -63,7 +65,7 @@ def test_every_training_command_runs(line: str, monkeypatch: pytest.MonkeyPatch,
 def test_the_commands_for_a_run_work_on_what_the_main_job_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = [line for line in COMMANDS if line.startswith("python -m pg_experiments.evaluate")]
+    lines = [line for line in COMMANDS if line.startswith("python -m pg_experiments.evaluate outputs/runs")]
     (repetition,) = [line for line in COMMANDS if "--repeat" in line]
     folder = shlex.split(lines[0])[3]
     assert run_training("python -m pg_experiments.train policy=gaussian env=pendulum", monkeypatch, tmp_path) == 0
