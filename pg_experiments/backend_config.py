@@ -76,8 +76,8 @@ def resolved(env: Any) -> Any:
 
 
 def taken(env: Any) -> str:
-    """The backend of a resolved config."""
-    return str(_items(env)["backend"])
+    """The backend that steps a config's environment."""
+    return str(_items(resolved(env))["backend"])
 
 
 def described(env: Any) -> str:
@@ -94,7 +94,7 @@ def gymnasium_id(env: Any) -> str | None:
     Raises:
         ConfigError: when there is no such backend for this environment, or its extra is missing.
     """
-    items = _items(env)
+    items = _items(resolved(env))  # a config that was not composed may say `auto`
     backend, target = items["backend"], items["_target_"]
     own = next((name for name, (_, native) in NATIVE.items() if native == target), None)
     name = items["id"] if _is_gymnasium(items) else own

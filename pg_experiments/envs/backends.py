@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from pg_experiments.backend_config import gymnasium_id
+from pg_experiments.backend_config import gymnasium_id, taken
 from pg_experiments.envs.envpool_env import EnvPoolEnv
 from pg_experiments.envs.gymnasium_adapter import GymnasiumEnv
 from pg_experiments.envs.gymnasium_processes import GymnasiumProcesses
@@ -28,4 +28,4 @@ def not_native(items: dict[str, Any]) -> Env | None:
     name = gymnasium_id(items)
     if name is None:
         return None
-    return CLASSES[items["backend"]](name, items.get("kwargs") or {}, items["max_episode_steps"])
+    return CLASSES[taken(items)](name, items.get("kwargs") or {}, items["max_episode_steps"])
