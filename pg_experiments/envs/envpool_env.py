@@ -19,17 +19,17 @@ OURS = ("num_envs", "batch_size", "seed", "env_seed", "max_episode_steps")  # no
 
 
 class Copies(NamedTuple):
-    """Where the copies of every run are.
+    """Where the copies of every run are, `[runs, envs]`.
 
     Attributes:
         pools: of EnvPool.
-        pool: of every run, its place in `pools`.
-        first: of every run, the number of its first copy in that pool; the others follow it.
+        pool: of every copy, its place in `pools`.
+        number: of every copy, its number in that pool.
     """
 
     pools: list[Any]
-    pool: NDArray[np.int64]
-    first: NDArray[np.int64]
+    pool: NDArray[np.int32]
+    number: NDArray[np.int32]
 
 
 class EnvPoolEnv:
@@ -97,39 +97,40 @@ class EnvPoolEnv:
             warnings.simplefilter("ignore")  # of bounds in float64 for observations in float32, once a pool
             observation, _ = pool.reset()
         self._dtype = noise.dtype
-        copies = Copies([pool], np.zeros(runs, np.int64), np.arange(runs) * envs)
+        number = np.arange(len(seeds), dtype=np.int32).reshape(runs, envs)
+        copies = Copies([pool], np.zeros_like(number), number)
         return copies, torch.from_numpy(observation).to(self._dtype).reshape(runs, envs, -1)
 
     def step(
         self, state: Copies, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
     ) -> Transition:
         """Step the copies whose episode is not over; the others give zeros."""
-        actions = action.numpy()
+        actions = action.numpy().reshape(running.numel(), *action.shape[2:]).astype(self._action_type, copy=False)
         observation = torch.zeros(*running.shape, self.spec.observation_size, dtype=self._dtype)
         reward = torch.zeros(running.shape, dtype=self._dtype)
         terminated, truncated = torch.zeros_like(running), torch.zeros_like(running)
-        seen, gain, ended, cut = (part.numpy() for part in (observation, reward, terminated, truncated))
-        runs, envs = running.numpy().nonzero()
-        numbers = state.first[runs] + envs
+        parts = [part.flatten(0, 1).numpy() for part in (observation, reward, terminated, truncated)]
+        (playing,) = running.numpy().reshape(-1).nonzero()  # one index is faster than run and copy
+        number = state.number.reshape(-1)
         for place, pool in enumerate(state.pools):
-            own = slice(None) if len(state.pools) == 1 else state.pool[runs] == place
-            run, env, number = runs[own], envs[own], numbers[own]
-            if len(number):
-                given = actions[run, env].astype(self._action_type, copy=False)
-                seen[run, env], gain[run, env], ended[run, env], cut[run, env], _ = pool.step(given, number)
+            own = playing if len(state.pools) == 1 else playing[state.pool.reshape(-1)[playing] == place]
+            if len(own):
+                for part, given in zip(parts, pool.step(actions[own], number[own]), strict=False):
+                    part[own] = given
         return Transition(state, observation, reward, terminated, truncated)
 
     def select(self, state: Copies, rows: Int64[Tensor, " rows"]) -> Copies:
         kept = rows.numpy()
-        used, pool = np.unique(state.pool[kept], return_inverse=True)
-        return Copies([state.pools[place] for place in used], pool, state.first[kept])
+        used, places = np.unique(state.pool[kept], return_inverse=True)
+        pool = places.astype(np.int32).reshape(state.pool[kept].shape)
+        return Copies([state.pools[place] for place in used], pool, state.number[kept])
 
     def join(self, states: Sequence[Copies]) -> Copies:
-        before = np.cumsum([0, *(len(state.pools) for state in states)])
+        before = np.cumsum([0, *(len(state.pools) for state in states)], dtype=np.int32)
         return Copies(
             [pool for state in states for pool in state.pools],
             np.concatenate([state.pool + offset for state, offset in zip(states, before[:-1], strict=True)]),
-            np.concatenate([state.first for state in states]),
+            np.concatenate([state.number for state in states]),
         )
 
 

@@ -1,0 +1,124 @@
+"""How much of an environment's own speed REINFORCE keeps, with every backend, on one core.
+
+    python benchmarks/backend_speed.py
+
+For each task: the stepping speed of EnvPool alone, 32 copies on one thread with random actions, and REINFORCE with 32
+copies a run: one run on EnvPool, eight such runs as one program, and one run on Gymnasium in this process and in
+processes. All are measured in turn, five times, and the medians of the ratios within a turn are printed, because the
+speed of a shared machine changes from minute to minute.
+
+What is counted: on EnvPool's own side every copy in every step, also those steps in which it begins a new episode
+instead; of REINFORCE the steps that were played in training. Copies whose episode is over wait for the longest one of
+their run: what they would have played is not counted, and no backend is asked for it. The seconds are those of training
+with everything in it: pools, resets, policy, learning.
+
+`with the same pauses` is EnvPool alone again, asked in each step for as many copies as the run asked for in its first
+iteration: the part of the difference that is due to the waiting, and to nothing in this package.
+"""
+
+import argparse
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Sequence
+
+import envpool
+import numpy as np
+import torch
+
+from pg_experiments import compose, train
+from pg_experiments.randomness import generator_for
+from pg_experiments.rollout import play_episodes
+from pg_experiments.runs import build, stack
+
+TASKS = {"lunar_lander_continuous": 60_000, "half_cheetah": 64_000}  # env steps of a run
+ENVS = 32
+SIDES = {  # of REINFORCE: backend, runs in one program
+    "one run on EnvPool": ("envpool", 1),
+    "8 runs in one program on EnvPool": ("envpool", 8),
+    "one run on Gymnasium, sync": ("sync", 1),
+    "one run on Gymnasium, async": ("async", 1),
+}
+
+
+def envpool_speed(name: str, seconds: float, playing: Sequence[int] = (ENVS,)) -> float:
+    """Steps per second of EnvPool alone, new random actions in every step.
+
+    Args:
+        playing: how many copies are asked for in each step, over and over.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bounds in float64 for observations in float32
+        pool = envpool.make_gymnasium(name, num_envs=ENVS, num_threads=1, seed=list(range(ENVS)))
+        pool.reset()
+        space = pool.action_space
+    actions = np.random.default_rng(0).uniform(space.low, space.high, (256, ENVS, *space.shape)).astype(space.dtype)
+    numbers = np.arange(ENVS, dtype=np.int32)
+    begin, steps = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        for place, count in enumerate(playing):
+            pool.step(actions[place % len(actions), :count], numbers[:count])
+        steps += sum(playing)
+    return steps / (time.perf_counter() - begin)
+
+
+def run_speed(task: str, backend: str, runs: int, env_steps: int) -> float:
+    """Steps per second of training, of all runs together."""
+    configs = [
+        compose(
+            f"env={task}",
+            f"env.num_envs={ENVS}",
+            f"env.backend={backend}",
+            f"total_env_steps={env_steps}",
+            f"seed={seed}",
+            "evaluation.episodes=1",
+            "logging.progress=none",
+        )
+        for seed in range(runs)
+    ]
+    results = train(configs)
+    assert {result.status for result in results} == {"completed"}, results[0].error
+    return sum(result.env_steps for result in results) / max(
+        result.env_steps / result.env_steps_per_second for result in results
+    )
+
+
+def playing_copies(task: str) -> list[int]:
+    """How many copies play in each step of the first iteration of a run."""
+    parts = build(stack([compose(f"env={task}", f"env.num_envs={ENVS}")]))
+    generator = generator_for(0, "rollout")
+    parameters = parts.policy.init([generator_for(0, "parameters")], torch.float32)
+    _, trajectory = play_episodes(parts.policy, parameters, parts.env, [generator], ENVS, torch.float32)
+    assert trajectory is not None
+    return [count for count in trajectory.running.sum((0, 2)).tolist() if count]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=5, help="how often (default: 5)")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    options = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # processes that are started inherit it
+    torch.set_num_threads(1)
+    for task in options.tasks:
+        name, playing = compose(f"env={task}").env.id, playing_copies(task)
+        speeds: dict[str, list[float]] = {}
+        for _ in range(options.turns):
+            speeds.setdefault("EnvPool alone, random actions", []).append(envpool_speed(name, 2.0, [ENVS] * 64))
+            speeds.setdefault("  with the same pauses", []).append(envpool_speed(name, 2.0, playing))
+            for side, (backend, runs) in SIDES.items():
+                speeds.setdefault(side, []).append(run_speed(task, backend, runs, TASKS[task]))
+        first = next(iter(speeds.values()))
+        occupied = sum(playing) / len(playing) / ENVS
+        print(f"{name}, {ENVS} copies a run, {occupied:.0%} of which play on average; medians of {options.turns}")
+        for side, values in speeds.items():
+            ratios = [value / raw for value, raw in zip(values, first, strict=True)]
+            spread = f"({min(ratios):.0%} to {max(ratios):.0%})"
+            print(f"  {side:34}{statistics.median(values):10,.0f} steps/s {statistics.median(ratios):5.0%} {spread}")
+
+
+if __name__ == "__main__":
+    main()
