@@ -3,7 +3,7 @@
     python benchmarks/backend_speed.py
 
 For each task: the stepping speed of EnvPool alone, 32 copies on one thread with random actions, and REINFORCE with 32
-copies a run: one run on EnvPool, eight such runs as one program, and one run on Gymnasium in this process and in
+copies a run: one run on EnvPool, four such runs as one program, and one run on Gymnasium in this process and in
 processes. All are measured in turn, five times, and the medians of the ratios within a turn are printed, because the
 speed of a shared machine changes from minute to minute.
 
@@ -36,7 +36,7 @@ TASKS = {"lunar_lander_continuous": 60_000, "half_cheetah": 64_000}  # env steps
 ENVS = 32
 SIDES = {  # of REINFORCE: backend, runs in one program
     "one run on EnvPool": ("envpool", 1),
-    "8 runs in one program on EnvPool": ("envpool", 8),
+    "4 runs in one program on EnvPool": ("envpool", 4),
     "one run on Gymnasium, sync": ("sync", 1),
     "one run on Gymnasium, async": ("async", 1),
 }
