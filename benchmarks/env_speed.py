@@ -1,0 +1,149 @@
+"""Steps per second of every native environment with 1,024 copies on one core, against Gymnasium's and EnvPool's CartPole.
+
+    python benchmarks/env_speed.py        # about two minutes
+
+Random actions, drawn beforehand; a copy whose episode is over is reset at once. The sides alternate; each number is the
+median of all goes, and each ratio the median of the ratios within one go. EnvPool is left out where it is not installed
+(`pip install envpool`).
+"""
+
+import argparse
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from pg_experiments import compose
+from pg_experiments.config import SCHEMAS
+from pg_experiments.envs.interface import DiscreteActions, Env
+from pg_experiments.runs import build, stack
+
+COPIES = 1024
+LAYOUTS = ((1, 1024), (16, 64))  # runs x copies of each
+ACTIONS = 64  # sets of actions that are drawn beforehand, and used again and again
+FITTING = {"gaussian": ("pendulum", "mountain_car_continuous", "navigation", "bioreactor")}
+
+Steps = Callable[[int], None]  # takes so many steps of all copies
+
+
+def native_steps(name: str, runs: int, envs: int) -> Steps:
+    """Of a native environment through its own `step` and `reset`."""
+    policy = "gaussian" if name in FITTING["gaussian"] else "softmax"
+    env: Env = build(stack([compose(f"env={name}", f"policy={policy}")])).env
+    generator = Generator().manual_seed(0)
+    actions = [random_action(env, (runs, envs), generator) for _ in range(ACTIONS)]
+    size, limit = env.spec.reset_noise_size, env.spec.max_episode_steps
+    state, _ = env.reset(torch.rand(runs, envs, size, generator=generator))
+    state = tuple(part.clone() for part in state)
+    begin = torch.randint(-limit, 0, (runs, envs), generator=generator)  # step at which each episode began
+    running = torch.ones(runs, envs, dtype=torch.bool)
+    now = 0
+
+    def steps(count: int) -> None:
+        nonlocal state, now
+        for _ in range(count):
+            after = env.step(state, actions[now % ACTIONS], running)
+            state, now = after.state, now + 1
+            ended = after.terminated.logical_or_(begin <= now - limit).nonzero(as_tuple=True)
+            if len(ended[0]):
+                fresh, observation = env.reset(torch.rand(1, len(ended[0]), size, generator=generator))
+                begin[ended] = now
+                after.observation[ended] = observation[0]
+                for part, new in zip(state, fresh, strict=True):
+                    part[ended] = new[0]
+
+    return steps
+
+
+def random_action(env: Env, shape: tuple[int, int], generator: Generator) -> Tensor:
+    """Uniform within the bounds."""
+    spec = env.spec.actions
+    if isinstance(spec, DiscreteActions):
+        return torch.randint(0, spec.count, shape, generator=generator)
+    low, high = torch.tensor(spec.low), torch.tensor(spec.high)
+    return low + (high - low) * torch.rand(*shape, len(spec.low), generator=generator)
+
+
+def gymnasium_steps() -> Steps:
+    """Of Gymnasium's CartPole, written on NumPy arrays."""
+    return vector_steps(gymnasium.make_vec("CartPole-v1", COPIES, vectorization_mode="vector_entry_point"))
+
+
+def envpool_steps() -> Steps:
+    """Of EnvPool's CartPole on one thread of its own, all copies at a time."""
+    import envpool
+
+    return vector_steps(
+        envpool.make_gymnasium("CartPole-v1", num_envs=COPIES, batch_size=COPIES, num_threads=1, seed=0)
+    )
+
+
+def vector_steps(env: Any) -> Steps:
+    """Of a vector environment that resets its copies itself."""
+    actions = np.random.default_rng(0).integers(0, 2, (ACTIONS, COPIES))
+    env.reset()
+    now = 0
+
+    def steps(count: int) -> None:
+        nonlocal now
+        for _ in range(count):
+            env.step(actions[now % ACTIONS])
+            now += 1
+
+    return steps
+
+
+def measured(sides: Mapping[str, Steps], goes: int, seconds: float) -> dict[str, list[float]]:
+    """Steps of single copies per second, one number a go for each side; the sides take turns."""
+    counts = {}
+    for name, steps in sides.items():
+        steps(20)
+        begin = time.perf_counter()
+        steps(20)
+        counts[name] = max(1, round(20 * seconds / (time.perf_counter() - begin)))
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(goes):
+        for name, steps in sides.items():
+            begin = time.perf_counter()
+            steps(counts[name])
+            speeds[name].append(counts[name] * COPIES / (time.perf_counter() - begin))
+    return speeds
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description="Steps per second of the native environments, on one core.")
+    parser.add_argument("--goes", type=int, default=5, help="of every side (default: 5)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="that one go takes, about (default: 0.5)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sides = {
+        f"{name} {runs} x {envs}": native_steps(name, runs, envs)
+        for name in SCHEMAS["env"]
+        if name != "gymnasium"
+        for runs, envs in LAYOUTS
+    }
+    rivals = {"Gymnasium's CartPole-v1, vectorised": gymnasium_steps()}
+    if importlib.util.find_spec("envpool"):
+        rivals["EnvPool's CartPole-v1, one thread"] = envpool_steps()
+    else:
+        print("EnvPool is not installed, and left out: pip install envpool")
+    speeds = measured({**sides, **rivals}, options.goes, options.seconds)
+    columns = "".join(f" to {rival.partition(' ')[0]:<12}" for rival in rivals)
+    print(f"{'':<38}{'steps per second':>18}   ratio{columns}")
+    for name, own in speeds.items():
+        ratios = [
+            statistics.median(a / b for a, b in zip(own, speeds[rival], strict=True)) if rival != name else 1.0
+            for rival in rivals
+        ]
+        print(f"{name:<38}{statistics.median(own):>18,.0f}        " + "".join(f"{ratio:>12.2f}   " for ratio in ratios))
+
+
+if __name__ == "__main__":
+    main()
