@@ -1,4 +1,4 @@
-"""Steps per second of every native environment with 1,024 copies on one core, against Gymnasium's and EnvPool's CartPole.
+"""Steps per second of every native environment, 1,024 copies on one core, beside Gymnasium's and EnvPool's CartPole.
 
     python benchmarks/env_speed.py        # about two minutes
 
