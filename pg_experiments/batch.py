@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pg_experiments.algorithms.reinforce import Iteration
+from pg_experiments.algorithms.interface import Iteration, rollout_steps_of
 from pg_experiments.config import Config
 from pg_experiments.envs.checks import name_of
 from pg_experiments.errors import reason_of
+from pg_experiments.fixed_rollout import FixedRollout
 from pg_experiments.monitoring import with_env_problems
 from pg_experiments.optimizers import Learner
 from pg_experiments.policies.networks import Parameters
@@ -25,14 +26,16 @@ State = dict[str, Any]
 class Batch:
     """Parts, learners, generators and counters of runs of equal structure. Row k of every tensor is run k.
 
-    Each run is in an iteration of its own: it plays its episodes while others play theirs, and learns together with
-    those that have finished at about the same time.
+    With whole episodes each run is in an iteration of its own: it plays its episodes while others play theirs, and
+    learns together with those that have finished at about the same time. With fixed rollouts all play and learn
+    together.
 
     Attributes:
         configs: of the runs.
         active: the runs that go on; the others have ended, and keep their row.
         env_steps: of the iterations that a run has completed.
         iterations: that a run has completed.
+        episodes: that have finished in them.
     """
 
     def __init__(self, configs: Sequence[Config], state: State | None = None) -> None:
@@ -50,15 +53,18 @@ class Batch:
         self.active = list(range(len(configs)))
         self.env_steps = [0] * len(configs)
         self.iterations = [0] * len(configs)
-        self._rollout = Rollout(self.parts.policy, self.parts.env, len(configs), self.num_envs, dtype)
+        self.episodes = [0] * len(configs)
+        self._rollout = self._make_rollout(dtype)
         if state is not None:
             self._load(state)
         self._before = {run: generator.get_state() for run, generator in self.generators.items()}
 
-    @property
-    def num_envs(self) -> int:
-        """Copies of the environment per run, and so episodes per iteration."""
-        return num_envs(self.configs[0])
+    def _make_rollout(self, dtype: torch.dtype) -> Rollout | FixedRollout:
+        policy, env, copies = self.parts.policy, self.parts.env, num_envs(self.configs[0])
+        steps = rollout_steps_of(self.parts.algorithm)
+        if steps is None:
+            return Rollout(policy, env, len(self.configs), copies, dtype)
+        return FixedRollout(policy, env, copies, steps, dtype)
 
     def iterate(self) -> tuple[list[int], Iteration]:
         """Play on until an iteration of some runs is complete.
@@ -89,7 +95,14 @@ class Batch:
         before = {name: value[rows] for name, value in self.statistics.items()}
         learned, statistics = as_learned(parts, before, trajectory, own.numbers["env.gamma"])
         iteration = parts.algorithm.learn(
-            parts.trained_policy, policy, parts.baseline, baseline, episodes, learned, progress
+            parts.trained_policy,
+            policy,
+            parts.baseline,
+            baseline,
+            episodes,
+            learned,
+            progress,
+            [self.generators[run] for run in runs],
         )
         iteration = with_env_problems(iteration, trajectory, name_of(self.parts.env))
         self.policy.load(rows, policy.state())
@@ -97,8 +110,10 @@ class Batch:
             self.baseline.load(rows, baseline.state())
         for name, value in statistics.items():
             self.statistics[name][rows] = value
-        for run, env_steps in zip(runs, iteration.env_steps, strict=True):
+        counts = zip(runs, iteration.env_steps, episodes.finished.sum(1).tolist(), strict=True)
+        for run, env_steps, finished in counts:
             self.env_steps[run] += env_steps
+            self.episodes[run] += finished
             self.iterations[run] += 1
             self._before[run] = self.generators[run].get_state()
         return iteration
@@ -134,6 +149,8 @@ class Batch:
             "generator": torch.stack([self._before[run] for run in chosen]),
             "env_steps": torch.tensor([self.env_steps[run] for run in chosen]),
             "iterations": torch.tensor([self.iterations[run] for run in chosen]),
+            "episodes": torch.tensor([self.episodes[run] for run in chosen]),
+            "rollout": self._rollout.state(chosen) if isinstance(self._rollout, FixedRollout) else None,
         }
 
     def _load(self, state: State) -> None:
@@ -147,6 +164,9 @@ class Batch:
             self.generators[run].set_state(saved.clone())  # torch reads from the beginning of the storage
         self.env_steps = state["env_steps"].tolist()
         self.iterations = state["iterations"].tolist()
+        self.episodes = state["episodes"].tolist()
+        if isinstance(self._rollout, FixedRollout) and state["rollout"]:
+            self._rollout.load(state["rollout"])
 
 
 def what_they_raise(configs: Sequence[Config], states: Sequence[State]) -> list[str | None]:

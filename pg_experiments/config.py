@@ -28,6 +28,7 @@ from pg_experiments.wrapper_config import read_wrappers
 
 MOST_UNITS = 100_000  # of a layer: more is a slip of the finger
 MOST_LAYERS = 1000
+MOST_STEPS = 1_000_000  # of a rollout
 MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
 ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
@@ -133,11 +134,31 @@ class ValueNetworkConfig:
 
 
 @dataclass(frozen=True)
-class ReinforceConfig:
+class AlgorithmConfig:
+    """What every algorithm has: defaults that optimizer and baseline take over."""
+
+    _target_: str = "???"
+    default_lr: float = per_run(5e-3, at_least=0)
+    default_max_gradient_norm: float | None = per_run(None, above=0)
+    default_baseline_lr: float = per_run(1e-2, at_least=0)
+    default_baseline_updates: int = checked(3, at_least=1, at_most=MOST_UNITS)
+
+
+@dataclass(frozen=True)
+class ReinforceConfig(AlgorithmConfig):
     _target_: str = "pg_experiments.algorithms.reinforce.Reinforce"
     entropy_coefficient: float = per_run(0.0, at_least=0)
     normalize_advantage: bool = True
     discounted_objective: bool = False
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(AlgorithmConfig):
+    _target_: str = "pg_experiments.algorithms.actor_critic.ActorCritic"
+    rollout_steps: int = checked(32, at_least=1, at_most=MOST_STEPS)
+    gae_lambda: float = per_run(1.0, at_least=0, at_most=1)
+    entropy_coefficient: float = per_run(0.0, at_least=0)
+    normalize_advantage: bool = False
 
 
 # --- the whole --------------------------------------------------------------------------------------------------------
@@ -221,13 +242,14 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "leave_one_out": LeaveOneOutConfig,
         "value_network": ValueNetworkConfig,
     },
-    "algorithm": {"reinforce": ReinforceConfig},
+    "algorithm": {"reinforce": ReinforceConfig, "actor_critic": ActorCriticConfig},
 }
 
 
 COMMON_KEYS = {
     "env": EnvConfig,
     "optimizer": OptimizerConfig,
+    "algorithm": AlgorithmConfig,
 }  # what a user's own part of the group has as well
 
 

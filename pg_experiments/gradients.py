@@ -7,25 +7,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pg_experiments.exact import crop
-from pg_experiments.packing import Packing, Pass
+from pg_experiments.packing import Pass, Samples
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import NetworkPolicy, Policy
 from pg_experiments.policies.networks import MLP, Parameters
 
 
 def gradients(
-    parameters: Parameters, packing: Packing, loss: Callable[[Parameters, Pass], Float[Tensor, " blocks"]]
+    parameters: Parameters, samples: Samples, loss: Callable[[Parameters, Pass], Float[Tensor, " blocks"]]
 ) -> Parameters:
     """Gradient of Σ over blocks of `loss`, for each run its own.
 
     Args:
         parameters: of all runs.
-        packing: gives the blocks.
+        samples: gives the blocks.
         loss: from the parameters of every block's run, and the blocks of a pass, to one number per block: the sum over
             its samples.
     """
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    for blocks in packing.passes:
+    for blocks in samples.passes:
         leaves = {name: part.index_select(0, blocks.rows).requires_grad_() for name, part in parameters.items()}
         parts = torch.autograd.grad(loss(leaves, blocks).sum(), list(leaves.values()), materialize_grads=True)
         for name, part in zip(leaves, parts, strict=True):
@@ -37,7 +37,7 @@ def gradients(
 def network_gradients(
     network: MLP,
     parameters: Parameters,
-    packing: Packing,
+    samples: Samples,
     x: Float[Tensor, "samples in"],
     loss_gradient: Callable[[Tensor, Pass], Tensor],
 ) -> Parameters:
@@ -45,17 +45,18 @@ def network_gradients(
 
     Args:
         network, parameters: of all runs.
-        packing: gives the blocks.
+        samples: gives the blocks.
         x: the network's input.
         loss_gradient: from the output for the blocks of a pass, `[blocks, size, out]`, to the gradient of the loss for
             it.
     """
     flat = network.flat(network.layers(parameters))
     total = torch.zeros_like(flat)
-    for blocks in packing.passes:
+    for blocks in samples.passes:
         layers = network.views(flat.index_select(0, blocks.rows))
-        values = network.forward(layers, blocks.of(x))
-        gradient = loss_gradient(crop(values[-1], -1, network.output_size), blocks)
+        own = blocks.of(x)
+        values = network.forward(layers, own)
+        gradient = loss_gradient(crop(crop(values[-1], -2, own.shape[1]), -1, network.output_size), blocks)
         _, parts = network.backward(layers, values, gradient)
         total.index_add_(0, blocks.rows, network.flat(parts))
     return network.parameters(network.views(total))
@@ -64,7 +65,7 @@ def network_gradients(
 def policy_gradients(
     policy: Policy,
     parameters: Parameters,
-    packing: Packing,
+    samples: Samples,
     observation: Float[Tensor, "samples observation"],
     loss: Callable[[Distribution, Pass], Float[Tensor, " blocks"]],
 ) -> Parameters:
@@ -74,13 +75,13 @@ def policy_gradients(
 
     Args:
         policy, parameters: of all runs.
-        packing: gives the blocks.
+        samples: gives the blocks.
         observation: of every sample.
         loss: from the distribution for the blocks of a pass to one number per block: the sum over its samples.
     """
     if not isinstance(policy, NetworkPolicy):
         return gradients(
-            parameters, packing, lambda leaves, blocks: loss(policy(leaves, blocks.of(observation)), blocks)
+            parameters, samples, lambda leaves, blocks: loss(policy(leaves, blocks.of(observation)), blocks)
         )
     of_network = policy.network.names
     others = {name: parameter for name, parameter in parameters.items() if name not in of_network}
@@ -96,4 +97,4 @@ def policy_gradients(
             of_others[name].index_add_(0, blocks.rows, part)
         return of_output
 
-    return network_gradients(policy.network, parameters, packing, observation, loss_gradient) | of_others
+    return network_gradients(policy.network, parameters, samples, observation, loss_gradient) | of_others

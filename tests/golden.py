@@ -39,8 +39,10 @@ def options(group: str) -> list[str]:
 
 
 def combinations() -> Iterator[tuple[str, str, str]]:
-    """Every policy, algorithm and baseline."""
-    return product(options("policy"), options("algorithm"), options("baseline"))
+    """Every policy, algorithm and baseline that go together."""
+    for policy, algorithm, baseline in product(options("policy"), options("algorithm"), options("baseline")):
+        if algorithm == "reinforce" or baseline == "value_network":
+            yield policy, algorithm, baseline
 
 
 def writer() -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
+from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.baselines.interface import Baseline, Experience
 from pg_experiments.gradients import policy_gradients
 from pg_experiments.metrics import explained_variance
@@ -17,19 +17,6 @@ from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
 from pg_experiments.returns import rewards_to_go
 from pg_experiments.rollout import Episodes, Trajectory
-
-
-class Iteration(NamedTuple):
-    """What one iteration did, per run. `metrics` holds one number per run by TensorBoard tag.
-
-    `env_problems` says of runs whose numbers broke whether their environment's numbers had been broken before; it is
-    empty where all are finite.
-    """
-
-    env_steps: list[int]
-    episodes: Episodes
-    metrics: dict[str, Float[Tensor, " runs"]]
-    env_problems: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True)
@@ -69,12 +56,9 @@ class Reinforce:
         episodes: Episodes,
         trajectory: Trajectory,
         progress: Float[Tensor, " runs"],
+        generators: Sequence[Generator] = (),
     ) -> Iteration:
-        """Estimate the gradient from one episode in each copy, and step. Changes the learners in place.
-
-        Args:
-            progress: fraction of each run that is over, for the schedules.
-        """
+        """Estimate the gradient from one episode in each copy, and step; nothing is drawn. See `Algorithm.learn`."""
         parameters = policy_learner.parameters
         dtype = trajectory.reward.dtype
         num_envs = trajectory.reward.shape[2]

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Packing
+from pg_experiments.policies.networks import MLP
 
 
 class Experience(NamedTuple):
@@ -55,4 +56,19 @@ class Baseline(Protocol):
             b, and metrics by tag: the same tags in every iteration. A tag under `loss/` or `gradient/` that is not a
             finite number ends its run as failed.
         """
+        ...
+
+
+@runtime_checkable
+class ValueFunction(Baseline, Protocol):
+    """A baseline that is the output of a network for one observation: a cut rollout can be continued by its value.
+
+    `init` gives a `Learner` whose parameters are the network's alone.
+    """
+
+    updates_per_iteration: int
+
+    @property
+    def network(self) -> MLP:
+        """V(s), one number."""
         ...

@@ -45,16 +45,18 @@ def as_learned(
         The trajectory, and the statistics with what is in it.
     """
     after: Parameters = {}
-    observation = trajectory.observation
+    observation, next_observation = trajectory.observation, trajectory.next_observation
     if isinstance(parts.policy, NormalizedPolicy):
         seen = statistics_of(statistics, PREFIX)
         packing = Packing.of(trajectory.running, observation.dtype)
         after |= named(seen.with_samples(packing.pack(observation), packing), PREFIX)
-        observation = parts.policy.normalizer(seen, observation.dtype)(observation)
+        normalize = parts.policy.normalizer(seen, observation.dtype)
+        observation = normalize(observation)
+        next_observation = None if next_observation is None else normalize(next_observation)
     returns = statistics_of(statistics, RETURN_PREFIX) if f"{RETURN_PREFIX}samples" in statistics else None
     reward = trajectory.reward
     if parts.rewards:
         reward, returns = learned_reward(parts.rewards, reward, trajectory.running, gamma, returns)
     if returns is not None:
         after |= named(returns, RETURN_PREFIX)
-    return trajectory._replace(observation=observation, reward=reward), after
+    return trajectory._replace(observation=observation, next_observation=next_observation, reward=reward), after
