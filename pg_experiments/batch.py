@@ -47,7 +47,7 @@ class Batch:
         dtype = DTYPES[configs[0].dtype]
         first = [generator_for(config.seed, "parameters") for config in configs]
         self.policy = Learner(self.parts.optimizer, self.parts.trained_policy.init(first, dtype))
-        self.statistics = first_statistics(self.parts, len(configs))
+        self.statistics = first_statistics(self.parts, len(configs), num_envs(configs[0]))
         self.baseline = self.parts.baseline.init(first, dtype)
         self.generators = {run: generator_for(config.seed, "rollout") for run, config in enumerate(configs)}
         self.active = list(range(len(configs)))
@@ -200,16 +200,14 @@ def joined(states: Sequence[Any]) -> Any:
     """States of one run each as the state of one batch, in their order: what `rows_of` takes apart.
 
     What only some of them have, such as an optimizer's state of runs that have learned before, is zero in the others:
-    a `Learner` does not read it there.
+    a `Learner` does not read it there, nor does a `FixedRollout`, whose runs that have not `begun` begin.
     """
     first = next(state for state in states if state is not None)
     if isinstance(first, Tensor):
         return torch.cat([torch.zeros_like(first) if state is None else state for state in states])
-    keys = dict.fromkeys(key for state in states for key in state)
-    return {
-        key: None if all(state.get(key) is None for state in states) else joined([state.get(key) for state in states])
-        for key in keys
-    }
+    keys = dict.fromkeys(key for state in states for key in state or ())
+    columns = {key: [state.get(key) if state else None for state in states] for key in keys}
+    return {key: None if all(part is None for part in column) else joined(column) for key, column in columns.items()}
 
 
 def parameters_of(state: State) -> Parameters:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int64, Num, Shaped
 from torch import Tensor
 
 from pg_experiments.envs.interface import DiscreteActions, Env, EnvState
+from pg_experiments.envs.restarting import restarted
 
 
 class Replay:
@@ -47,13 +48,20 @@ class Replay:
     def play(
         self, env: Env, played: Int64[Tensor, "runs envs"]
     ) -> tuple[EnvState, Float[Tensor, "runs envs observation"]]:
-        """Play again what each copy has played of its episode: the state and the observations after it."""
+        """Play again what each copy has played of its episode: the state and the observations after it.
+
+        All end at the same time, so that none is stepped on: a copy with fewer steps begins later.
+        """
         state, observation = env.reset(self.noise)
-        for step in range(int(played.max())):
-            running = played > step
-            after = env.step(state, self.actions[:, :, step], running)
+        for left in range(int(played.max()), 0, -1):
+            begins, running = played == left, played >= left
+            state, _ = restarted(env, state, begins, self.noise)
+            step = (played - left).clamp(min=0).reshape(*played.shape, *(1,) * (self.actions.ndim - 2))
+            action = self.actions.gather(2, step.expand(*played.shape, 1, *self.actions.shape[3:]))[:, :, 0]
+            after = env.step(state, action, running)
             state, observation = after.state, torch.where(running[..., None], after.observation, observation)
-        return state, observation
+        state, first = restarted(env, state, played == 0, self.noise)
+        return state, torch.where((played == 0)[..., None], first, observation)
 
     def select(self, rows: Int64[Tensor, " rows"]) -> None:
         """Keep these runs, in this order."""
