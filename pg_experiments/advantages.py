@@ -1,5 +1,7 @@
 """Generalized advantages: what a step's action was worth beyond what was expected of its state."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from pg_experiments.exact import per_run
 from pg_experiments.packing import SAMPLES_AT_ONCE
 from pg_experiments.policies.networks import MLP, Parameters
+from pg_experiments.rollout import Trajectory
 
 
 def generalized_advantages(
@@ -79,9 +82,34 @@ def continuations(
     return found
 
 
-def values(
-    network: MLP, parameters: Parameters, observation: Float[Tensor, "runs samples observation"]
-) -> Float[Tensor, "runs samples"]:
-    """V(s) for every sample."""
+class Targets(NamedTuple):
+    """Of every sample of fixed rollouts: V(s), the generalized advantage A, and V(s) + A, which V is fitted to."""
+
+    value: Float[Tensor, " samples"]
+    advantage: Float[Tensor, " samples"]
+    returns: Float[Tensor, " samples"]
+
+
+def value_targets(
+    network: MLP,
+    parameters: Parameters,
+    trajectory: Trajectory,
+    reward_scale: Float[Tensor, " runs"],
+    gamma: Float[Tensor, " runs"],
+    gae_lambda: Float[Tensor, " runs"],
+) -> Targets:
+    """By the values that a network gives now.
+
+    Args:
+        network, parameters: of V.
+        trajectory: a fixed rollout.
+        reward_scale, gamma, gae_lambda: of each run.
+    """
+    assert trajectory.next_observation is not None
+    reward = trajectory.reward * per_run(reward_scale.to(trajectory.reward.dtype), trajectory.reward)
     with torch.no_grad():
-        return network(parameters, observation)[..., 0]
+        value = network(parameters, trajectory.observation.flatten(1, 2))[..., 0].view_as(reward)
+    continuation = continuations(network, parameters, trajectory.next_observation, trajectory.truncated)
+    flags = (trajectory.terminated, trajectory.truncated)
+    advantage = generalized_advantages(reward, value, continuation, *flags, gamma, gae_lambda)
+    return Targets(value.flatten(), advantage.flatten(), (value + advantage).flatten())

@@ -161,6 +161,21 @@ class ActorCriticConfig(AlgorithmConfig):
     normalize_advantage: bool = False
 
 
+@dataclass(frozen=True)
+class PPOConfig(AlgorithmConfig):
+    _target_: str = "pg_experiments.algorithms.ppo.PPO"
+    rollout_steps: int = checked(128, at_least=1, at_most=MOST_STEPS)
+    gae_lambda: float = per_run(0.95, at_least=0, at_most=1)
+    entropy_coefficient: float = per_run(0.0, at_least=0)
+    epochs: int = checked(4, at_least=1, at_most=MOST_UNITS)
+    minibatches: int = checked(4, at_least=1, at_most=MOST_UNITS)
+    clip_range: float = per_run(0.2, above=0)
+    clip_range_value: float | None = per_run(None, above=0)
+    target_kl: float | None = per_run(None, above=0)
+    normalize_advantage: bool = True
+    recompute_advantage: bool = False
+
+
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
@@ -242,7 +257,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "leave_one_out": LeaveOneOutConfig,
         "value_network": ValueNetworkConfig,
     },
-    "algorithm": {"reinforce": ReinforceConfig, "actor_critic": ActorCriticConfig},
+    "algorithm": {"reinforce": ReinforceConfig, "actor_critic": ActorCriticConfig, "ppo": PPOConfig},
 }
 
 

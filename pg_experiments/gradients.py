@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from pg_experiments.exact import crop
@@ -98,3 +98,19 @@ def policy_gradients(
         return of_output
 
     return network_gradients(policy.network, parameters, samples, observation, loss_gradient) | of_others
+
+
+@torch.no_grad()
+def log_probs(
+    policy: Policy,
+    parameters: Parameters,
+    samples: Samples,
+    observation: Float[Tensor, "samples observation"],
+    action: Num[Tensor, "samples *action"],
+) -> Float[Tensor, " samples"]:
+    """log π(action | observation) of every sample."""
+    found = torch.empty(len(observation), dtype=observation.dtype)
+    for blocks in samples.passes:
+        own = {name: part.index_select(0, blocks.rows) for name, part in parameters.items()}
+        blocks.of(found).copy_(policy(own, blocks.of(observation)).log_prob(blocks.of(action)))
+    return found

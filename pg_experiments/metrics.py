@@ -1,7 +1,9 @@
 """Numbers that describe an iteration, one per run."""
 
+from collections.abc import Mapping
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pg_experiments.packing import Samples
@@ -14,3 +16,26 @@ def explained_variance(
     variance = of.variance(returns)
     unexplained = of.variance(returns - values)
     return torch.where(variance > 0, 1 - unexplained / variance, 0.0)
+
+
+class Means:
+    """Means over the updates of an iteration, of which runs need not do equally many.
+
+    Attributes:
+        counts: by tag, how many numbers of each run are in the mean.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Int64[Tensor, " runs"]] = {}
+        self._sums: dict[str, Float[Tensor, " runs"]] = {}
+
+    def add(self, which: Bool[Tensor, " runs"], numbers: Mapping[str, Float[Tensor, " runs"]]) -> None:
+        """Numbers by tag, of those runs for which they count."""
+        for tag, number in numbers.items():
+            counted = torch.where(which, number, 0.0)
+            self._sums[tag] = self._sums[tag] + counted if tag in self._sums else counted
+            self.counts[tag] = self.counts[tag] + which if tag in self.counts else which.long()
+
+    def values(self) -> dict[str, Float[Tensor, " runs"]]:
+        """The means by tag."""
+        return {tag: total / self.counts[tag] for tag, total in self._sums.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pg_experiments.errors import ConfigError, first_line
@@ -181,6 +181,17 @@ class Learner:
             self.parameters[name].copy_(part.view_as(self.parameters[name]))
         self.steps = [steps + 1 for steps in self.steps]
         return norm, lr
+
+    def step_where(
+        self, going: Bool[Tensor, " runs"], gradients: Parameters, progress: Float[Tensor, " runs"]
+    ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
+        """`step`, for the runs that go on; the others stay as they are."""
+        staying = (~going).nonzero()[:, 0]
+        kept = self.select(staying).state() if len(staying) else None
+        found = self.step(gradients, progress)
+        if kept:
+            self.load(staying, kept)
+        return found
 
     def _stepped(
         self, old: Float[Tensor, "runs elements"], gradient: Float[Tensor, "runs elements"]

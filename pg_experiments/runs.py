@@ -133,6 +133,7 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
         reward_scale=runs.numbers["env.reward_scale"],
     )
     check_baseline_fits(config, algorithm, baseline)
+    check_minibatches_fit(config, algorithm, baseline)
     return Parts(
         env=env,
         policy=acting_policy(policy, spec, wrappers),
@@ -241,6 +242,23 @@ def check_baseline_fits(config: Config, algorithm: Algorithm, baseline: Baseline
     name = name_of_option("baseline", config.baseline)
     needs = f"{name_of_option('algorithm', config.algorithm)} continues a rollout that is cut by the value of the state"
     raise ConfigError("baseline", name, f"knows no value of a state, and {needs}; fitting: value_network")
+
+
+def check_minibatches_fit(config: Config, algorithm: Algorithm, baseline: Baseline) -> None:
+    """Raise a `ConfigError` when there are more minibatches than samples, or updates that minibatches do not have."""
+    minibatches: int | None = getattr(algorithm, "minibatches", None)
+    if minibatches is None:
+        return
+    samples = (rollout_steps_of(algorithm) or 0) * num_envs(config)
+    if minibatches > samples:
+        reason = (
+            f"an iteration has {samples} samples (algorithm.rollout_steps x env.num_envs), at most one minibatch each"
+        )
+        raise ConfigError("algorithm.minibatches", minibatches, reason)
+    updates: int | None = getattr(baseline, "updates_per_iteration", None)
+    if updates != 1:
+        reason = "has to be 1: the value network learns with every minibatch of algorithm.epochs"
+        raise ConfigError("baseline.updates_per_iteration", updates, reason)
 
 
 def name_of_option(group: str, config: Any) -> str:

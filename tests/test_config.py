@@ -42,6 +42,9 @@ PER_RUN = {  # the numbers in which runs of one batch may differ; a new one has 
     "algorithm": {
         "entropy_coefficient",
         "gae_lambda",
+        "clip_range",
+        "clip_range_value",
+        "target_kl",
         "default_lr",
         "default_max_gradient_norm",
         "default_baseline_lr",

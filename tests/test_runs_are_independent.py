@@ -54,6 +54,13 @@ ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow one
 }
 ALGORITHMS = {  # those with fixed rollouts, whose baseline has to be a value network
     "actor_critic": ("algorithm=actor_critic", "algorithm.rollout_steps=37", "algorithm.normalize_advantage=true"),
+    "ppo": (
+        "algorithm=ppo",
+        "algorithm.rollout_steps=13",
+        "algorithm.epochs=2",
+        "algorithm.minibatches=3",
+        "algorithm.recompute_advantage=true",
+    ),
 }
 FITTING = {
     "softmax": ("cartpole", "navigation_discrete", "acrobot", "mountain_car", "gymnasium_acrobot"),
@@ -120,6 +127,9 @@ def numbers_of_algorithm(algorithm: Any, run: int) -> dict[str, Any]:
     numbers = {
         "entropy_coefficient": 0.01 * (run % 3),
         "gae_lambda": 1 - 0.1 * (run % 5),
+        "clip_range": 0.01 + 0.04 * (run % 4),
+        "clip_range_value": None if run % 3 == 0 else 0.1 * (1 + run % 4),
+        "target_kl": None if run % 2 == 0 else 0.0003 * (1 + run % 4),
     }
     return {name: value for name, value in numbers.items() if hasattr(algorithm, name)}
 
