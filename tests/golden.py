@@ -63,7 +63,7 @@ def compute(policy: str, algorithm: str, baseline: str) -> dict[str, Any]:
     """The parameters after the updates: the hash of their bits, and the first numbers of every tensor."""
     parts = {
         "algorithm": _composed(f"algorithm={algorithm}").algorithm,
-        "baseline": _composed(f"baseline={baseline}").baseline,
+        "baseline": _composed(f"algorithm={algorithm}", f"baseline={baseline}").baseline,
     }
     batch = Batch([replace(_composed(f"policy={policy}", *ENVS[policy], *SETTINGS), **parts)])
     for _ in range(UPDATES):
