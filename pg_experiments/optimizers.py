@@ -13,6 +13,7 @@ from torch import Tensor
 from pg_experiments.errors import ConfigError, first_line
 from pg_experiments.policies.networks import Parameters
 
+WHOLE = 64  # elements: a multiple of what torch computes at once, with any type
 TRIAL_STEPS = 30  # enough for a limit on step sizes to show
 FITTING = "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD"
 
@@ -167,17 +168,19 @@ class Learner:
             The gradient norm before the limit, and the learning rate that was used.
         """
         names = list(self.parameters)
-        gradient = torch.cat([gradients[name].flatten(1) for name in names], 1)  # as one tensor: fewer operations
-        old = torch.cat([self.parameters[name].flatten(1) for name in names], 1)
-        norm = gradient.square().sum(1).sqrt()
+        sizes = [self.parameters[name][0].numel() for name in names]
+        # as one tensor: fewer operations; filled up, so that torch computes all elements by the same code
+        filling = self.parameters[names[0]].new_zeros(len(self.steps), -sum(sizes) % WHOLE)
+        gradient = torch.cat([*(gradients[name].flatten(1) for name in names), filling], 1)
+        old = torch.cat([*(self.parameters[name].flatten(1) for name in names), filling], 1)
+        norm = gradient[:, : sum(sizes)].square().sum(1).sqrt()
         limit = self.settings.max_gradient_norm.to(norm.dtype)
         gradient *= torch.where(norm > limit, limit / norm, 1.0)[:, None]
         factors = [schedule_factor(self.settings.schedule, value) for value in progress.tolist()]
         lr = self.settings.lr.to(norm.dtype) * torch.tensor(factors, dtype=norm.dtype)
         stepped = self._stepped(old, gradient)
         new = old + (stepped - old) * lr[:, None]
-        sizes = [self.parameters[name][0].numel() for name in names]
-        for name, part in zip(names, new.split(sizes, 1), strict=True):
+        for name, part in zip(names, new.split([*sizes, filling.shape[1]], 1), strict=False):
             self.parameters[name].copy_(part.view_as(self.parameters[name]))
         self.steps = [steps + 1 for steps in self.steps]
         return norm, lr
@@ -196,26 +199,31 @@ class Learner:
     def _stepped(
         self, old: Float[Tensor, "runs elements"], gradient: Float[Tensor, "runs elements"]
     ) -> Float[Tensor, "runs elements"]:
-        """What torch's optimizer makes of the elements. Each run is a parameter to it, and has a count of steps."""
+        """What torch's optimizer makes of the elements.
+
+        Runs that have done equally many steps are one parameter to it; otherwise each run is one, with its own count.
+        """
         stepped = old.clone()
-        parameters = stepped.unbind(0)
-        for parameter, own in zip(parameters, gradient.unbind(0), strict=True):
-            parameter.grad = own
-        optimizer = self.settings._make(list(parameters), 1.0)
-        kept = self._elements | self._numbers
-        for run, parameter in enumerate(parameters):
-            if self.steps[run]:
-                optimizer.state[parameter] = {key: part[run] for key, part in kept.items()}  # views: changed in place
+        rows: list[Any] = [slice(None)] if len(set(self.steps)) == 1 else list(range(len(old)))
+        parameters = [stepped[row] for row in rows]
+        for row, parameter in zip(rows, parameters, strict=True):
+            parameter.grad = gradient[row]
+        optimizer = self.settings._make(parameters, 1.0)
+        for place, (row, parameter) in enumerate(zip(rows, parameters, strict=True)):
+            if self.steps[place]:  # views: changed in place
+                elements = {key: part[row] for key, part in self._elements.items()}
+                optimizer.state[parameter] = elements | {key: part[place] for key, part in self._numbers.items()}
         _step(optimizer)
-        for run, parameter in enumerate(parameters):
+        for row, parameter in zip(rows, parameters, strict=True):
             for key, value in optimizer.state[parameter].items():
                 if not isinstance(value, Tensor):
                     continue  # None: such as the momentum of an SGD without one
-                whole = self._elements if value.shape == parameter.shape else self._numbers
+                of_elements = value.shape == parameter.shape
+                whole = self._elements if of_elements else self._numbers
                 if key not in whole:
-                    whole[key] = value.new_zeros(len(parameters), *value.shape)
-                if value.data_ptr() != whole[key][run].data_ptr():
-                    whole[key][run] = value
+                    whole[key] = value.new_zeros(old.shape if of_elements else (len(old), *value.shape))
+                if value.data_ptr() != whole[key][row].data_ptr() or not of_elements:
+                    whole[key][row] = value
         return stepped
 
     def select(self, rows: Int64[Tensor, " rows"]) -> "Learner":

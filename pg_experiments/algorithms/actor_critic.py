@@ -74,7 +74,7 @@ class ActorCritic:
         )
         values, returns, advantage = (torch.empty(runs * samples.size, dtype=dtype) for _ in range(3))
 
-        def find_advantages(value: Float[Tensor, "blocks size"], blocks: Pass) -> None:
+        def find_advantages(value: Tensor, blocks: Pass) -> None:
             """From the values of some runs' samples, before anything is learned."""
             chosen = slice(int(blocks.rows[0]), int(blocks.rows[-1]) + 1)
             found = generalized_advantages(
@@ -90,11 +90,11 @@ class ActorCritic:
             blocks.of(advantage).copy_(found)
             blocks.of(returns).copy_(found + value)
 
-        def value_gradient(output: Float[Tensor, "blocks size 1"], blocks: Pass) -> Float[Tensor, "blocks size 1"]:
+        def value_gradient(output: Tensor, blocks: Pass) -> Tensor:
             """Of the mean of (V - R)², for each V."""
             return (output - blocks.of(returns)[..., None]) * (2 / samples.size)
 
-        def first_gradient(output: Float[Tensor, "blocks size 1"], blocks: Pass) -> Float[Tensor, "blocks size 1"]:
+        def first_gradient(output: Tensor, blocks: Pass) -> Tensor:
             find_advantages(output[..., 0], blocks)
             return value_gradient(output, blocks)
 
@@ -108,7 +108,7 @@ class ActorCritic:
         coefficient = self.entropy_coefficient.to(dtype)
         objective, entropy = torch.empty_like(weight), torch.empty_like(weight)
 
-        def loss(distribution: Distribution, blocks: Pass) -> Float[Tensor, " blocks"]:
+        def loss(distribution: Distribution, blocks: Pass) -> Tensor:
             entropy_now = distribution.entropy()
             objective_now = distribution.log_prob(blocks.of(action)) * blocks.of(weight)
             objective_now = objective_now + entropy_now * coefficient[blocks.rows, None]

@@ -141,7 +141,7 @@ class PPO:
         coefficient, clip = self.entropy_coefficient.to(dtype)[:, None], self.clip_range.to(dtype)[:, None]
         objective, entropy, log_ratio = (torch.empty_like(weight) for _ in range(3))
 
-        def loss(distribution: Distribution, blocks: Pass) -> Float[Tensor, " blocks"]:
+        def loss(distribution: Distribution, blocks: Pass) -> Tensor:
             own_weight, own_clip = blocks.of(weight), clip[blocks.rows]
             log_ratio_now = distribution.log_prob(blocks.of(action)) - blocks.of(old_log_prob)
             ratio, entropy_now = torch.exp(log_ratio_now), distribution.entropy()
@@ -175,7 +175,7 @@ class PPO:
         square = torch.empty_like(target.returns)
         limit = self.clip_range_value.to(square.dtype)[:, None]
 
-        def loss_gradient(output: Float[Tensor, "blocks size 1"], blocks: Pass) -> Float[Tensor, "blocks size 1"]:
+        def loss_gradient(output: Tensor, blocks: Pass) -> Tensor:
             old, returns, value = blocks.of(target.value), blocks.of(target.returns), output[..., 0]
             error, change = value - returns, value - old
             clipped_error = old + change.clamp(-limit[blocks.rows], limit[blocks.rows]) - returns
