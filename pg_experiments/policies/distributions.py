@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, Num
@@ -26,6 +26,10 @@ class Distribution(Protocol):
 
     def entropy(self) -> Float[Tensor, "runs samples"]:
         """-E[log π(action)], in nats."""
+        ...
+
+    def kl(self, other: Any) -> Float[Tensor, "runs samples"]:
+        """KL(self ‖ other) = E[log π(action) - log π_other(action)] in nats; `other` is of the same kind."""
         ...
 
     def mode(self) -> Num[Tensor, "runs samples *action"]:
@@ -61,6 +65,12 @@ class Categorical:
         log_probs = self._log_probs
         # an action of probability 0 has log-probability -inf and adds 0
         return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)
+
+    def kl(self, other: "Categorical") -> Float[Tensor, "runs samples"]:
+        """Σᵢ pᵢ (log pᵢ - log qᵢ); an action of probability 0 adds 0, and one that only `other` excludes, infinity."""
+        ratio = self._log_probs - other._log_probs
+        possible = self._log_probs > -math.inf
+        return (self._log_probs.exp() * torch.where(possible, ratio, 0.0)).sum(-1)
 
     def mode(self) -> Int64[Tensor, "runs samples"]:
         return _argmax(self.logits)
@@ -109,6 +119,13 @@ class DiagonalGaussian:
         """Σᵢ log stdᵢ + ½ log 2πe."""
         each = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
         return each.sum(-1).expand(self.mean.shape[:-1])
+
+    def kl(self, other: "DiagonalGaussian") -> Float[Tensor, "runs samples"]:
+        """Σᵢ ½ (rᵢ² - 1) - log rᵢ + ½ ((meanᵢ - other.meanᵢ) / other.stdᵢ)² with rᵢ = stdᵢ / other.stdᵢ."""
+        log_ratio = self.log_std - other.log_std
+        distance = (self.mean - other.mean) * torch.exp(-other.log_std)
+        each = 0.5 * (torch.expm1(2 * log_ratio) + distance.square()) - log_ratio
+        return each.sum(-1)
 
     def mode(self) -> Float[Tensor, "runs samples action"]:
         return self.mean
