@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pg_experiments.errors import ConfigError, first_line
-from pg_experiments.policies.networks import Parameters
+from pg_experiments.policies.networks import FIXED, Parameters
 
 TRIAL_STEPS = 30  # enough for a limit on step sizes to show
 FITTING = "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD"
@@ -166,7 +166,7 @@ class Learner:
         Returns:
             The gradient norm before the limit, and the learning rate that was used.
         """
-        names = list(self.parameters)
+        names = [name for name in self.parameters if FIXED not in name]  # the others would feel a weight decay
         gradient = torch.cat([gradients[name].flatten(1) for name in names], 1)  # as one tensor: fewer operations
         old = torch.cat([self.parameters[name].flatten(1) for name in names], 1)
         norm = gradient.square().sum(1).sqrt()

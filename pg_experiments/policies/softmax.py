@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,69 +11,69 @@ from torch import Generator, Tensor
 from pg_experiments.envs.interface import DiscreteActions, EnvSpec
 from pg_experiments.errors import ConfigError
 from pg_experiments.policies.distributions import Categorical
+from pg_experiments.policies.head import HeadPolicy
 from pg_experiments.policies.networks import MLP, Parameters
 
 
 @dataclass(frozen=True)
-class _DiscretePolicy:
-    """What both softmax policies share: the noise of a categorical draw, and actions that pass unchanged."""
+class SoftmaxHead:
+    """The network gives the logits; see `Softmax`."""
 
-    spec: EnvSpec
+    actions: DiscreteActions
 
     @property
-    def num_actions(self) -> int:
-        if not isinstance(self.spec.actions, DiscreteActions):
-            raise ConfigError("policy", None, "a softmax policy needs discrete actions")
-        return self.spec.actions.count
+    def output_size(self) -> int:
+        return self.actions.count
+
+    def first_output(self, runs: int, dtype: torch.dtype) -> Float[Tensor, "runs actions"]:
+        return torch.zeros(runs, self.actions.count, dtype=dtype)
+
+    def init(self, runs: int, dtype: torch.dtype) -> Parameters:
+        return {}
+
+    def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples actions"]) -> Categorical:
+        return Categorical(output)
 
     def draw_noise(
         self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
     ) -> Float[Tensor, "*shape actions"]:
-        return Categorical.draw_noise(generator, shape, self.num_actions, dtype)
+        return Categorical.draw_noise(generator, shape, self.actions.count, dtype)
 
     def env_action(self, action: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
         return action
 
 
-@dataclass(frozen=True)
-class Softmax(_DiscretePolicy):
+class Softmax(HeadPolicy):
     """π(a | s) = softmax(network(s))ₐ.
 
     Source: Sutton and Barto (2018), section 13.1, with a network for the action preferences h(s, a, θ).
 
-    Attributes:
+    Args:
         hidden_sizes, activation: of the network, see `MLP`.
     """
 
-    hidden_sizes: Sequence[int]
-    activation: str
+    def __init__(self, spec: EnvSpec, hidden_sizes: Sequence[int], activation: str) -> None:
+        super().__init__(spec, hidden_sizes, activation, SoftmaxHead(discrete_of(spec)))
 
-    @cached_property
-    def network(self) -> MLP:
-        return MLP(self.spec.observation_size, self.hidden_sizes, self.num_actions, self.activation, 0.01)
-
-    def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
-        return self.network.init(generators, dtype)
-
-    def actor(self, parameters: Parameters) -> Callable[[Tensor], Categorical]:
-        act = self.network.actor(parameters)
-        return lambda observation: Categorical(act(observation))
-
-    def __call__(self, parameters: Parameters, observation: Float[Tensor, "runs samples observation"]) -> Categorical:
-        return Categorical(self.network(parameters, observation))
-
-    def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples actions"]) -> Categorical:
-        return Categorical(output)
+    @property
+    def num_actions(self) -> int:
+        return discrete_of(self.spec).count
 
 
 @dataclass(frozen=True)
-class TabularSoftmax(_DiscretePolicy):
+class TabularSoftmax:
     """π(a | s) = softmax(table[s])ₐ for a finite environment: simple enough for exact gradients.
 
     The observation is the one-hot vector of the state. The table starts at zero: every action is equally probable.
 
     Source: Sutton and Barto (2018), section 13.1 (tabular case of eq. 13.2).
     """
+
+    spec: EnvSpec
+
+    @property
+    def num_actions(self) -> int:
+        return discrete_of(self.spec).count
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
         return {"table": torch.zeros(len(generators), self.spec.observation_size, self.num_actions, dtype=dtype)}
@@ -85,3 +85,18 @@ class TabularSoftmax(_DiscretePolicy):
         table = MLP(self.spec.observation_size, (), self.num_actions, "relu", 1.0)
         no_bias = torch.zeros_like(parameters["table"][:, 0])
         return Categorical(table({"layer0.weight": parameters["table"], "layer0.bias": no_bias}, observation))
+
+    def draw_noise(
+        self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Float[Tensor, "*shape actions"]:
+        return Categorical.draw_noise(generator, shape, self.num_actions, dtype)
+
+    def env_action(self, action: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+        return action
+
+
+def discrete_of(spec: EnvSpec) -> DiscreteActions:
+    """The discrete actions that a policy needs, which `check_policy_fits` has seen."""
+    if not isinstance(spec.actions, DiscreteActions):
+        raise ConfigError("policy", None, "needs discrete actions")
+    return spec.actions
