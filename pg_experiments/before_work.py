@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments.composition import compose_node, one_line, to_config
+from pg_experiments.config import AutoConfig
 from pg_experiments.errors import ConfigError, UserError, fail
 
 
@@ -47,7 +48,12 @@ def check_run(arguments: Sequence[str]) -> bool:
     from pg_experiments.runs import build, stack
     from pg_experiments.sizing import check_parameters_fit
 
-    check_parameters_fit(config, build(stack([config])))
+    parts = build(stack([config]))
+    check_parameters_fit(config, parts)
+    if isinstance(config.policy, AutoConfig):
+        from pg_experiments.policies.auto import reason
+
+        print(reason(parts.policy_spec))
     if folder is None:
         return True
     from pg_experiments.resume import is_complete

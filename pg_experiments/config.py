@@ -29,6 +29,7 @@ from pg_experiments.wrapper_config import read_wrappers
 MOST_UNITS = 100_000  # of a layer: more is a slip of the finger
 MOST_LAYERS = 1000
 MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
+MOST_CONCENTRATION = 1_000_000.0  # at the start: more is a point
 ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
 # --- policy -----------------------------------------------------------------------------------------------------------
@@ -52,6 +53,36 @@ class GaussianConfig:
     hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
     state_dependent_std: bool = False
+    fixed_std: bool = False
+    initial_std: float = per_run(1.0, above=0)
+
+
+@dataclass(frozen=True)
+class SquashedGaussianConfig(GaussianConfig):
+    _target_: str = "pg_experiments.policies.squashed_gaussian.SquashedGaussian"
+
+
+@dataclass(frozen=True)
+class BetaConfig:
+    _target_: str = "pg_experiments.policies.beta.BetaPolicy"
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
+    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
+    initial_shape: float = per_run(1.5, above=1, at_most=MOST_CONCENTRATION)
+
+
+@dataclass(frozen=True)
+class VonMisesConfig:
+    _target_: str = "pg_experiments.policies.von_mises.VonMisesPolicy"
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
+    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
+    initial_concentration: float = per_run(0.5, above=0, at_most=MOST_CONCENTRATION)
+
+
+@dataclass(frozen=True)
+class AutoConfig:
+    _target_: str = "pg_experiments.policies.auto.auto"
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
+    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
     initial_std: float = per_run(1.0, above=0)
 
 
@@ -195,7 +226,15 @@ class Config:
 GROUPS = ("policy", "env", "optimizer", "baseline", "algorithm")
 
 SCHEMAS: dict[str, dict[str, type]] = {
-    "policy": {"softmax": SoftmaxConfig, "gaussian": GaussianConfig, "tabular_softmax": TabularSoftmaxConfig},
+    "policy": {
+        "softmax": SoftmaxConfig,
+        "tabular_softmax": TabularSoftmaxConfig,
+        "gaussian": GaussianConfig,
+        "squashed_gaussian": SquashedGaussianConfig,
+        "beta": BetaConfig,
+        "von_mises": VonMisesConfig,
+        "auto": AutoConfig,
+    },
     "env": {
         "cartpole": CartPoleConfig,
         "pendulum": PendulumConfig,

@@ -11,13 +11,14 @@ from torch import Tensor
 from pg_experiments.algorithms.reinforce import Reinforce
 from pg_experiments.baselines.batch_mean import BatchMean
 from pg_experiments.baselines.interface import Baseline
-from pg_experiments.config import SCHEMAS, Config, walk
+from pg_experiments.config import Config, walk
 from pg_experiments.env_config import EnvConfig
-from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
+from pg_experiments.envs.interface import Env, EnvSpec
 from pg_experiments.envs.time_limit import limited
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest
 from pg_experiments.locate import locate
 from pg_experiments.optimizers import OptimizerSettings
+from pg_experiments.policies.fitting import check_policy_fits
 from pg_experiments.policies.interface import Policy
 from pg_experiments.wrapper_config import read_wrappers
 from pg_experiments.wrappers.normalize_observation import NormalizedPolicy
@@ -84,6 +85,7 @@ class Parts:
 
     Attributes:
         policy: that acts.
+        policy_spec: what the policy that learns was made for.
         rewards: how the rewards are changed before anything is learned from them.
     """
 
@@ -92,6 +94,7 @@ class Parts:
     baseline: Baseline
     algorithm: Reinforce
     optimizer: OptimizerSettings
+    policy_spec: EnvSpec
     rewards: Sequence[RewardWrapper] = ()
 
     @property
@@ -117,8 +120,9 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
     if env is None:
         env = wrapped(limited(make("env", config.env, runs.numbers, leave_out=own), items["step_seconds"]), wrappers)
     spec = spec_for_policy(env.spec, wrappers)
+    if check:
+        check_policy_fits(config.policy, spec)
     policy = make("policy", config.policy, runs.numbers, spec=spec)
-    check_policy_fits(config.policy, spec)
     baseline = make("baseline", config.baseline, runs.numbers, check, spec=env.spec)
     if isinstance(baseline, BatchMean) and num_envs(config) == 1:
         raise ConfigError(
@@ -136,6 +140,7 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
             reward_scale=runs.numbers["env.reward_scale"],
         ),
         optimizer=make_optimizer("optimizer", config.optimizer, runs.numbers, check),
+        policy_spec=spec,
         rewards=reward_wrappers(wrappers),
     )
 
@@ -203,32 +208,6 @@ def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor], check: 
     if check:
         settings.check(key)
     return settings
-
-
-def check_policy_fits(config: Any, spec: EnvSpec) -> None:
-    """Raise a `ConfigError` that names the fitting policies when one of ours cannot act in this environment."""
-    target = str(_items(config).get("_target_", ""))
-    discrete = ("softmax", "tabular_softmax") if spec.num_states else ("softmax",)
-    fitting = discrete if isinstance(spec.actions, DiscreteActions) else ("gaussian",)
-    name = next((option for option, schema in SCHEMAS["policy"].items() if schema._target_ == target), None)  # type: ignore[attr-defined]
-    if name is not None and name not in fitting:
-        needs = {
-            "softmax": "discrete actions",
-            "gaussian": "continuous actions",
-            "tabular_softmax": "discrete actions and finitely many states",
-        }[name]
-        actions = spec.actions
-        has = (
-            f"{actions.count} discrete actions"
-            if isinstance(actions, DiscreteActions)
-            else f"{len(actions.low)} continuous action{'s' if len(actions.low) > 1 else ''}"
-        )
-        states = "" if spec.num_states else ", continuous observations"
-        raise ConfigError(
-            "policy",
-            name,
-            f"needs {needs}, but this environment has {has}{states}; fitting: {', '.join(fitting)}",
-        )
 
 
 def num_envs(config: Config) -> int:

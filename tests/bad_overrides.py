@@ -30,8 +30,9 @@ NEEDS = {  # what an option needs beside it to be valid with the defaults
 HARMLESS = ("checkpoint.every=2", "logging.every=3", "evaluation.every=5", "logging.tensorboard=false")
 DISCRETE = ("cartpole", "acrobot", "mountain_car", "navigation_discrete")
 CONTINUOUS = ("pendulum", "mountain_car_continuous", "navigation")
+FOR_BOXES = ("gaussian", "squashed_gaussian", "beta", "von_mises")
 WRONG_FITS = (  # policy and environment that do not go together
-    *(("gaussian", env) for env in (*DISCRETE, "frozen_lake", "cliff_walking")),
+    *((policy, env) for policy in FOR_BOXES for env in (*DISCRETE, "frozen_lake", "cliff_walking")),
     *((policy, env) for policy in ("softmax", "tabular_softmax") for env in CONTINUOUS),
     *(("tabular_softmax", env) for env in DISCRETE),
 )

@@ -35,7 +35,7 @@ PARTNERS = {  # what a file needs beside it, where the defaults do not fit
 
 PER_RUN = {  # the numbers in which runs of one batch may differ; a new one has to be put here, and into the docs
     "": {"seed", "total_env_steps"},
-    "policy": {"initial_std"},
+    "policy": {"initial_std", "initial_shape", "initial_concentration"},
     "env": {"gamma", "reward_scale", "default_initial_std", "default_env_steps"},
     "optimizer": {"lr", "max_gradient_norm"},
     "baseline": set(),

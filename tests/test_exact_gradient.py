@@ -106,6 +106,7 @@ def network_logits(activation: Callable[[Tensor], Tensor]) -> Callable[[dict[str
 
 
 POLICIES = {
+    "auto": (["policy=auto"], table_logits),  # a table, because the states can be counted
     "tabular_softmax": (["policy=tabular_softmax"], table_logits),
     "softmax_relu": (
         ["policy=softmax", "policy.hidden_sizes=[5,3]", "policy.activation=relu"],
@@ -116,6 +117,9 @@ POLICIES = {
         network_logits(torch.tanh),
     ),
 }
+
+
+OF_REAL_NUMBERS = ("gaussian", "squashed_gaussian", "beta", "von_mises")
 
 
 def make_policy(name: str, mdp: SmallMDP) -> Any:
@@ -403,9 +407,9 @@ def test_every_baseline_has_its_expected_gradient_tested() -> None:
 
 
 def test_every_policy_for_finitely_many_actions_is_tested() -> None:
-    """The Gaussian's outcomes cannot be listed; `test_distributions.py` checks its log-probability."""
+    """The outcomes of real numbers cannot be listed; `test_every_distribution.py` checks their log-probability."""
     options = {path.stem for path in (conf_dir() / "policy").glob("*.yaml")}
-    assert options == {"gaussian", *(overrides[0].removeprefix("policy=") for overrides, _ in POLICIES.values())}
+    assert options == {*OF_REAL_NUMBERS, *(overrides[0].removeprefix("policy=") for overrides, _ in POLICIES.values())}
 
 
 def test_values_of_the_value_network_are_those_from_before_it_learned() -> None:

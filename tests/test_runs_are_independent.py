@@ -29,6 +29,11 @@ POLICIES = {
     "softmax": ("policy=softmax", *NETWORK),
     "gaussian": ("policy=gaussian", *NETWORK),
     "gaussian_state_dependent_std": ("policy=gaussian", "policy.state_dependent_std=true", *NETWORK),
+    "gaussian_fixed_std": ("policy=gaussian", "policy.fixed_std=true", *NETWORK),
+    "squashed_gaussian": ("policy=squashed_gaussian", *NETWORK),
+    "beta": ("policy=beta", *NETWORK),
+    "von_mises": ("policy=von_mises", *NETWORK),
+    "auto": ("policy=auto", *NETWORK),
     "tabular_softmax": ("policy=tabular_softmax",),
 }
 ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow ones
@@ -55,6 +60,11 @@ FITTING = {
     "softmax": ("cartpole", "navigation_discrete", "acrobot", "mountain_car", "gymnasium_acrobot"),
     "gaussian": ("pendulum", "navigation", "mountain_car_continuous", "gymnasium_mountain_car"),
     "gaussian_state_dependent_std": ("pendulum", "navigation", "gymnasium_mountain_car"),
+    "gaussian_fixed_std": ("navigation",),
+    "squashed_gaussian": ("pendulum",),
+    "beta": ("navigation", "gymnasium_mountain_car"),
+    "von_mises": ("pendulum",),
+    "auto": ("pendulum",),
     "tabular_softmax": ("frozen_lake", "cliff_walking", "gymnasium_frozen_lake", "small_mdp"),
 }
 PAIRS = [(policy, env) for policy, envs in FITTING.items() for env in envs]
@@ -89,6 +99,10 @@ def numbered(base: Config, run: int) -> Config:
     policy, baseline = base.policy, base.baseline
     if hasattr(policy, "initial_std"):
         policy = replace(policy, initial_std=0.5 + 0.3 * (run % 5))
+    if hasattr(policy, "initial_shape"):
+        policy = replace(policy, initial_shape=1.2 + 0.4 * (run % 5))
+    if hasattr(policy, "initial_concentration"):
+        policy = replace(policy, initial_concentration=0.3 + 0.4 * (run % 5))
     if hasattr(baseline, "optimizer"):
         own = replace(baseline.optimizer, lr=0.03 / (1 + run % 5), max_gradient_norm=None if run % 2 else 0.7)
         baseline = replace(baseline, optimizer=own)

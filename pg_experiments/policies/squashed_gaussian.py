@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from pg_experiments.envs.interface import BoxActions, EnvSpec
+from pg_experiments.envs.interface import EnvSpec
 from pg_experiments.policies.bounds import Bounds
 from pg_experiments.policies.distributions import DiagonalGaussian
 from pg_experiments.policies.gaussian import GaussianHead, box_of
@@ -133,13 +133,5 @@ class SquashedGaussian(HeadPolicy):
         fixed_std: bool,
         initial_std: Float[Tensor, " runs"],
     ) -> None:
-        super().__init__(
-            spec, hidden_sizes, activation, squashed_head(box_of(spec), state_dependent_std, fixed_std, initial_std)
-        )
-
-
-def squashed_head(
-    actions: BoxActions, state_dependent_std: bool, fixed_std: bool, initial_std: Float[Tensor, " runs"]
-) -> SquashedGaussianHead:
-    """The head of a `SquashedGaussian`."""
-    return SquashedGaussianHead(GaussianHead(actions, state_dependent_std, fixed_std, initial_std))
+        head = SquashedGaussianHead(GaussianHead(box_of(spec), state_dependent_std, fixed_std, initial_std))
+        super().__init__(spec, hidden_sizes, activation, head)

@@ -159,7 +159,7 @@ class VonMisesHead:
 
 
 class VonMisesPolicy(HeadPolicy):
-    """π(θ | s) with θ ~ VonMises(μ(s), κ(s)): every dimension of the action is an angle, whose bounds are one direction.
+    """π(θ | s) with θ ~ VonMises(μ(s), κ(s)): every dimension is an angle, its bounds one direction.
 
     The network gives the natural parameters κ cos μ and κ sin μ, so μ has no seam, and the score is bounded.
 
