@@ -30,6 +30,7 @@ MOST_UNITS = 100_000  # of a layer: more is a slip of the finger
 MOST_LAYERS = 1000
 MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
 MOST_CONCENTRATION = 1_000_000.0  # at the start: more is a point
+PART_NAMES = ("softmax", "gaussian", "squashed_gaussian", "beta", "von_mises", "multi_categorical", "bernoulli")
 ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
 
 # --- policy -----------------------------------------------------------------------------------------------------------
@@ -75,6 +76,27 @@ class VonMisesConfig:
     _target_: str = "pg_experiments.policies.von_mises.VonMisesPolicy"
     hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
     activation: str = checked("relu", one_of=ACTIVATION_NAMES)
+    initial_concentration: float = per_run(0.5, above=0, at_most=MOST_CONCENTRATION)
+
+
+@dataclass(frozen=True)
+class MultiCategoricalConfig(SoftmaxConfig):
+    _target_: str = "pg_experiments.policies.multi_categorical.MultiCategoricalPolicy"
+
+
+@dataclass(frozen=True)
+class BernoulliConfig(SoftmaxConfig):
+    _target_: str = "pg_experiments.policies.bernoulli.BernoulliPolicy"
+
+
+@dataclass(frozen=True)
+class MixedConfig:
+    _target_: str = "pg_experiments.policies.mixed.Mixed"
+    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
+    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
+    parts: list[str] = checked([], one_of=PART_NAMES, items=(0, 1000))
+    initial_std: float = per_run(1.0, above=0)
+    initial_shape: float = per_run(1.5, above=1, at_most=MOST_CONCENTRATION)
     initial_concentration: float = per_run(0.5, above=0, at_most=MOST_CONCENTRATION)
 
 
@@ -233,6 +255,9 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "squashed_gaussian": SquashedGaussianConfig,
         "beta": BetaConfig,
         "von_mises": VonMisesConfig,
+        "multi_categorical": MultiCategoricalConfig,
+        "bernoulli": BernoulliConfig,
+        "mixed": MixedConfig,
         "auto": AutoConfig,
     },
     "env": {

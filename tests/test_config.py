@@ -20,9 +20,12 @@ from pg_experiments.training import train
 
 TINY = ("env.num_envs=4", "total_env_steps=400", "evaluation.episodes=3", "logging.progress=none")
 
+OWN_SPACES = ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0")
 PARTNERS = {  # what a file needs beside it, where the defaults do not fit
     "policy/softmax": ("env=cartpole",),
     "policy/tabular_softmax": ("env=gymnasium", "env.id=FrozenLake-v1"),
+    "policy/multi_categorical": (*OWN_SPACES, "env.kwargs.kind=multi_discrete"),
+    "policy/bernoulli": (*OWN_SPACES, "env.kwargs.kind=multi_binary"),
     "env/cartpole": ("policy=softmax",),
     "env/acrobot": ("policy=softmax",),
     "env/mountain_car": ("policy=softmax",),

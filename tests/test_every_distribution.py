@@ -15,8 +15,12 @@ from scipy import stats
 from torch import Generator, Tensor
 
 import pg_experiments.policies
+from pg_experiments.envs.interface import BoxActions, DiscreteActions
+from pg_experiments.policies.bernoulli import Bernoulli
 from pg_experiments.policies.beta import Beta
 from pg_experiments.policies.distributions import Categorical, DiagonalGaussian, Distribution
+from pg_experiments.policies.joint import Joint
+from pg_experiments.policies.multi_categorical import MultiCategorical
 from pg_experiments.policies.squashed_gaussian import TanhGaussian, log_slope
 from pg_experiments.policies.von_mises import VonMises, quantile
 
@@ -34,6 +38,7 @@ class Example(NamedTuple):
         torch: the same distribution of torch, over what `log_prob` takes; None: it has none.
         support: all actions, or the nodes of a quadrature over them, `[nodes, *action]`, and their weights.
         has_entropy: whether torch knows its entropy and divergence.
+        whole_numbers: whether torch wants them as real ones.
         tolerance: of the comparison with torch, whose Bessel functions are polynomials.
     """
 
@@ -43,6 +48,7 @@ class Example(NamedTuple):
     support: Callable[[], tuple[Tensor, Tensor]]
     has_entropy: bool = True
     tolerance: float = 1e-9
+    whole_numbers: bool = False
 
 
 def numbers(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
@@ -72,6 +78,13 @@ def squashed_plane() -> tuple[Tensor, Tensor]:
     """Over tanh(x), by x."""
     nodes, weights = plane(-6.0, 6.0, 8)
     return nodes, weights * (1 - nodes.tanh().square()).prod(-1)
+
+
+def choice_and_angle() -> tuple[Tensor, Tensor]:
+    """One of three, and an angle."""
+    nodes, weights = line(-math.pi, math.pi, 4)
+    choices = torch.arange(3, dtype=torch.float64)
+    return torch.cartesian_prod(choices, nodes), weights.repeat(3)
 
 
 class BeforeTanh:
@@ -117,6 +130,27 @@ EXAMPLES = {
         lambda: plane(-math.pi, math.pi, 4),
         has_entropy=False,
         tolerance=1e-6,
+    ),
+    "multi_categorical": Example(
+        lambda logits: MultiCategorical(logits, (3, 2)),
+        lambda seed: (numbers(seed, 5, scale=2.0),),
+        None,
+        lambda: (torch.cartesian_prod(torch.arange(3), torch.arange(2)), torch.ones(6, dtype=torch.float64)),
+    ),
+    "bernoulli": Example(
+        Bernoulli,
+        lambda seed: (numbers(seed, 3, scale=2.0),),
+        lambda logits: D.Independent(D.Bernoulli(logits=logits), 1, validate_args=False),
+        lambda: (torch.cartesian_prod(*[torch.arange(2)] * 3), torch.ones(8, dtype=torch.float64)),
+        whole_numbers=True,
+    ),
+    "joint": Example(
+        lambda logits, x, y: Joint(
+            (Categorical(logits), VonMises(x, y)), (DiscreteActions(3), BoxActions((-1,), (1,))), (3, 1)
+        ),
+        lambda seed: (numbers(seed, 3), numbers(seed + 100, 1), numbers(seed + 200, 1)),
+        None,
+        choice_and_angle,
     ),
     "gaussian": Example(
         DiagonalGaussian,
@@ -232,7 +266,8 @@ def test_it_equals_the_distribution_of_torch(name: str) -> None:
     nodes = nodes[:: max(1, len(nodes) // 999)]
     parameters, other = (of_size(EXAMPLES[name].parameters(seed), len(nodes)) for seed in (0, 7))
     own, expected = EXAMPLES[name].make(*parameters), reference(*parameters)
-    assert_close(own.log_prob(expanded(nodes)), expected.log_prob(expanded(nodes)), EXAMPLES[name].tolerance)
+    asked = expanded(nodes).double() if EXAMPLES[name].whole_numbers else expanded(nodes)
+    assert_close(own.log_prob(expanded(nodes)), expected.log_prob(asked), EXAMPLES[name].tolerance)
     if EXAMPLES[name].has_entropy:
         assert_close(own.entropy(), expected.entropy())
         assert_close(own.kl(EXAMPLES[name].make(*other)), D.kl_divergence(expected, reference(*other)))
@@ -261,7 +296,7 @@ def test_what_it_says_of_a_sample_does_not_depend_on_its_neighbours(name: str, d
     )
     make = EXAMPLES[name].make
     whole = make(*parameters)
-    drawn = type(whole).draw_noise(Generator().manual_seed(SEED), (RUNS, samples), noise_size(whole), dtype)
+    drawn = noise_for(whole, (RUNS, samples), dtype)
 
     def everything(runs: slice, chosen: slice) -> list[Tensor]:
         leaves = [part[runs, chosen].clone().requires_grad_() for part in parameters]
@@ -278,9 +313,14 @@ def test_what_it_says_of_a_sample_does_not_depend_on_its_neighbours(name: str, d
             assert torch.equal(part, of_all[run : run + 1, start : start + size])
 
 
-def noise_size(own: Any) -> Any:
-    """What `draw_noise` is told of the actions."""
-    return own.logits.shape[-1] if isinstance(own, Categorical) else own.mode().shape[-1]
+def noise_for(own: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """What `sample` takes."""
+    generator = Generator().manual_seed(SEED)
+    if isinstance(own, Joint):
+        parts = zip(own.parts, own.noise_sizes, strict=True)
+        return torch.cat([type(part).draw_noise(generator, shape, size, dtype) for part, size in parts], -1)
+    size = own.logits.shape[-1] if hasattr(own, "logits") else own.mode().shape[-1]
+    return type(own).draw_noise(generator, shape, size, dtype)
 
 
 # --- what only some of them have --------------------------------------------------------------------------------------
@@ -409,3 +449,33 @@ def test_a_von_mises_angle_without_direction_is_uniform_with_a_finite_gradient()
     assert_close(own.entropy(), torch.full((1, 1), math.log(2 * math.pi), dtype=torch.float64))
     of_x, of_y = torch.autograd.grad(own.log_prob(angle).sum((0, 1)), (x, y))
     assert_close(torch.stack([of_x, of_y]).flatten(), torch.tensor([math.cos(0.7), math.sin(0.7)], dtype=torch.float64))
+
+
+def test_switches_are_on_as_often_as_they_should_be() -> None:
+    """Binomial tests of 100,000 draws of each; one fails once in a million seeds."""
+    logits = torch.tensor([-3.0, 0.0, 0.7, 9.0])
+    noise = Bernoulli.draw_noise(Generator().manual_seed(SEED), (1, 100_000), 4, torch.float32)
+    counts = Bernoulli(logits.expand(1, 100_000, 4)).sample(noise).sum((0, 1))
+    for count, logit in zip(counts.tolist(), logits.tolist(), strict=True):
+        assert stats.binomtest(count, 100_000, 1 / (1 + math.exp(-logit))).pvalue > 1e-6
+
+
+def test_choices_are_drawn_as_often_as_they_should_be_and_independently() -> None:
+    """Pearson's χ² over all pairs of choices, 100,000 draws; fails once in a million seeds."""
+    logits = torch.tensor([0.3, -1.0, 0.9, 0.0, 1.5])
+    noise = MultiCategorical.draw_noise(Generator().manual_seed(SEED), (1, 100_000), 5, torch.float32)
+    drawn = MultiCategorical(logits.expand(1, 100_000, 5), (3, 2)).sample(noise)[0]
+    counts = torch.bincount(drawn[:, 0] * 2 + drawn[:, 1], minlength=6).double()
+    expected = 100_000 * torch.outer(logits[:3].double().softmax(0), logits[3:].double().softmax(0)).flatten()
+    assert ((counts - expected).square() / expected).sum().item() < stats.chi2.isf(1e-6, 5)
+
+
+@pytest.mark.parametrize("logit", [-1e4, -90.0, 0.0, 90.0, 1e4])
+def test_switches_with_extreme_logits_stay_finite(logit: float) -> None:
+    leaf = torch.full((1, 1, 1), logit).requires_grad_()
+    own = Bernoulli(leaf)
+    for value in (own.entropy(), own.log_prob(own.mode()), own.kl(Bernoulli(leaf.detach() + 1))):
+        assert value.isfinite().all()
+        (gradient,) = torch.autograd.grad(value.sum((0, 1)), leaf, retain_graph=True)
+        assert gradient.isfinite().all()
+    assert own.mode().item() == (logit > 0)

@@ -119,7 +119,7 @@ POLICIES = {
 }
 
 
-OF_REAL_NUMBERS = ("gaussian", "squashed_gaussian", "beta", "von_mises")
+OF_OTHER_ACTIONS = ("gaussian", "squashed_gaussian", "beta", "von_mises", "multi_categorical", "bernoulli", "mixed")
 
 
 def make_policy(name: str, mdp: SmallMDP) -> Any:
@@ -407,9 +407,9 @@ def test_every_baseline_has_its_expected_gradient_tested() -> None:
 
 
 def test_every_policy_for_finitely_many_actions_is_tested() -> None:
-    """The outcomes of real numbers cannot be listed; `test_every_distribution.py` checks their log-probability."""
+    """`test_every_distribution.py` checks the log-probability of the others, whose outcomes are too many to list."""
     options = {path.stem for path in (conf_dir() / "policy").glob("*.yaml")}
-    assert options == {*OF_REAL_NUMBERS, *(overrides[0].removeprefix("policy=") for overrides, _ in POLICIES.values())}
+    assert options == {*OF_OTHER_ACTIONS, *(overrides[0].removeprefix("policy=") for overrides, _ in POLICIES.values())}
 
 
 def test_values_of_the_value_network_are_those_from_before_it_learned() -> None:

@@ -33,9 +33,14 @@ POLICIES = {
     "squashed_gaussian": ("policy=squashed_gaussian", *NETWORK),
     "beta": ("policy=beta", *NETWORK),
     "von_mises": ("policy=von_mises", *NETWORK),
+    "multi_categorical": ("policy=multi_categorical", *NETWORK),
+    "bernoulli": ("policy=bernoulli", *NETWORK),
+    "mixed": ("policy=mixed", *NETWORK),
+    "mixed_dimensions": ("policy=mixed", "policy.parts=[von_mises,beta]", *NETWORK),
     "auto": ("policy=auto", *NETWORK),
     "tabular_softmax": ("policy=tabular_softmax",),
 }
+OWN_SPACES = ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0", "env.num_envs=4")
 ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow ones
     "cartpole": ("env=cartpole", "env.num_envs=5"),
     "pendulum": ("env=pendulum", "env.num_envs=3", "env.max_episode_steps=67"),
@@ -54,6 +59,9 @@ ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow one
     "frozen_lake": ("env=frozen_lake", "env.num_envs=7"),
     "cliff_walking": ("env=cliff_walking", "env.num_envs=3", "env.max_episode_steps=66", "env.is_slippery=true"),
     "gymnasium_frozen_lake": ("env=gymnasium", "env.id=FrozenLake-v1", "env.num_envs=6", "env.kwargs.desc=[SFH,FFG]"),
+    "multi_discrete": (*OWN_SPACES, "env.kwargs.kind=multi_discrete"),
+    "multi_binary": (*OWN_SPACES, "env.kwargs.kind=multi_binary"),
+    "dict": (*OWN_SPACES, "env.kwargs.kind=dict"),
     "small_mdp": (),  # of this folder, see `base_config`
 }
 FITTING = {
@@ -64,6 +72,10 @@ FITTING = {
     "squashed_gaussian": ("pendulum",),
     "beta": ("navigation", "gymnasium_mountain_car"),
     "von_mises": ("pendulum",),
+    "multi_categorical": ("multi_discrete",),
+    "bernoulli": ("multi_binary",),
+    "mixed": ("dict",),
+    "mixed_dimensions": ("navigation",),
     "auto": ("pendulum",),
     "tabular_softmax": ("frozen_lake", "cliff_walking", "gymnasium_frozen_lake", "small_mdp"),
 }
@@ -611,6 +623,7 @@ OURS = {"exact.sigmoid", "exact.softplus", "packing.mean", "packing.sum", "packi
 MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's numbers come from it
     ("progress.py", "*"),
     ("envs/gymnasium_adapter.py", "np.prod(space.shape)"),
+    ("envs/action_spaces.py", "np.prod(space.shape)"),
     ("envs/gymnasium_adapter.py", "np.isfinite(observation).all()"),  # whether to look for the copy that broke
     ("envs/gymnasium_adapter.py", "np.isfinite(reward).all()"),
     ("monitoring.py", "finite.all()"),  # whether to look for the run that broke

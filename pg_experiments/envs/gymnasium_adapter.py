@@ -11,8 +11,9 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
+from pg_experiments.envs.action_spaces import KINDS, actions_of, converter
 from pg_experiments.envs.checks import REAL_NUMBERS, box_problem, described, flag_of, number_of, state_problem
-from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
+from pg_experiments.envs.interface import EnvSpec, Transition
 from pg_experiments.envs.time_limit import TimeLimit, TookTooLong
 from pg_experiments.errors import ConfigError, EnvError, first_line, nearest
 
@@ -52,10 +53,13 @@ class GymnasiumEnv:
         self._states = env.observation_space.n if isinstance(env.observation_space, spaces.Discrete) else None
         self._shape = env.observation_space.shape or ()
         self._first_state = int(getattr(env.observation_space, "start", 0))
-        self._first_action = getattr(env.action_space, "start", 0)
+        actions = actions_of(env.action_space)
+        if actions is None:
+            raise ConfigError("env.id", self._id, f"actions must be {KINDS}, but are {env.action_space}")
+        self._own_action = converter(env.action_space)
         self.spec = EnvSpec(
             observation_size=self._observation_size(env.observation_space),
-            actions=self._actions(env.action_space),
+            actions=actions,
             max_episode_steps=limit,
             reset_noise_size=2,
             num_states=int(self._states) if self._states is not None else None,
@@ -102,7 +106,7 @@ class GymnasiumEnv:
         with limit.heard() if limit else nullcontext():
             for run, index in running.nonzero().tolist():
                 env = state[run][index]
-                own_action = self._env_action(env, actions[run, index])
+                own_action = self._own_action(actions[run, index])
                 try:
                     if limit:
                         limit.start()
@@ -160,14 +164,6 @@ class GymnasiumEnv:
             return int(np.prod(space.shape))
         raise ConfigError("env.id", self._id, f"observations must be Box or Discrete, but are {space}")
 
-    def _actions(self, space: spaces.Space[Any]) -> DiscreteActions | BoxActions:
-        if isinstance(space, spaces.Discrete):
-            return DiscreteActions(int(space.n))
-        if isinstance(space, spaces.Box):
-            low, high = space.low.flatten().tolist(), space.high.flatten().tolist()
-            return BoxActions(tuple(low), tuple(high))
-        raise ConfigError("env.id", self._id, f"actions must be Discrete or Box, but are {space}")
-
     def _put(self, into: Any, observation: Any, call: str, run: int, index: int) -> None:
         """Write one copy's observation into the array of all: flattened, or as a one-hot vector."""
         if self._states is not None:
@@ -207,11 +203,3 @@ class GymnasiumEnv:
             return EnvError(self._id, self._time_limit.problem, run, index, certain=True)
         problem = f"{call} raised {type(error).__name__}: {first_line(error)}"
         return EnvError(self._id, problem, run, index)
-
-    def _env_action(self, env: gymnasium.Env[Any, Any], action: Any) -> Any:
-        if isinstance(self.spec.actions, DiscreteActions):
-            return int(action) + self._first_action
-        space = env.action_space
-        if np.issubdtype(space.dtype, np.integer):
-            action = np.rint(action)
-        return action.reshape(space.shape).astype(space.dtype)

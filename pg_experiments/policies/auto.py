@@ -5,37 +5,38 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from pg_experiments.envs.interface import BoxActions, EnvSpec
-from pg_experiments.policies.fitting import described
+from pg_experiments.envs.interface import EnvSpec
+from pg_experiments.policies.bernoulli import BernoulliPolicy
+from pg_experiments.policies.fitting import described, option_for
 from pg_experiments.policies.gaussian import Gaussian
 from pg_experiments.policies.interface import Policy
+from pg_experiments.policies.mixed import Mixed
+from pg_experiments.policies.multi_categorical import MultiCategoricalPolicy
 from pg_experiments.policies.softmax import Softmax, TabularSoftmax
-
-
-def choice(spec: EnvSpec) -> str:
-    """The option that `policy=auto` stands for.
-
-    Real numbers: `gaussian`, which needs no bounds. One of several actions: `tabular_softmax` where the states can be
-    counted, and else `softmax`.
-    """
-    if isinstance(spec.actions, BoxActions):
-        return "gaussian"
-    return "tabular_softmax" if spec.num_states else "softmax"
 
 
 def reason(spec: EnvSpec) -> str:
     """The choice and why, in one line."""
-    return f"policy=auto: {choice(spec)}, because the environment has {described(spec)}"
+    return f"policy=auto: {option_for(spec)}, because the environment has {described(spec)}"
 
 
 def auto(spec: EnvSpec, hidden_sizes: Sequence[int], activation: str, initial_std: Float[Tensor, " runs"]) -> Policy:
-    """The policy of `choice(spec)`.
+    """The policy that `option_for(spec)` names.
 
     Args:
         hidden_sizes, activation: of its network, if it has one.
-        initial_std: if it is a Gaussian; see there.
+        initial_std: of Gaussian actions; see there.
     """
-    chosen = choice(spec)
-    if chosen == "gaussian":
-        return Gaussian(spec, hidden_sizes, activation, False, initial_std)
-    return TabularSoftmax(spec) if chosen == "tabular_softmax" else Softmax(spec, hidden_sizes, activation)
+    match option_for(spec):
+        case "gaussian":
+            return Gaussian(spec, hidden_sizes, activation, False, initial_std)
+        case "tabular_softmax":
+            return TabularSoftmax(spec)
+        case "multi_categorical":
+            return MultiCategoricalPolicy(spec, hidden_sizes, activation)
+        case "bernoulli":
+            return BernoulliPolicy(spec, hidden_sizes, activation)
+        case "mixed":  # whose parts are Gaussian where they are real
+            return Mixed(spec, hidden_sizes, activation, [], initial_std, initial_std, initial_std)
+        case _:
+            return Softmax(spec, hidden_sizes, activation)

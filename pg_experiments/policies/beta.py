@@ -110,6 +110,10 @@ class BetaHead:
         shapes = 1 + exact.softplus(output)
         return Beta(shapes[..., : self.action_size], shapes[..., self.action_size :])
 
+    @property
+    def noise_size(self) -> int:
+        return self.action_size
+
     def draw_noise(
         self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
     ) -> Float[Tensor, "*shape action"]:

@@ -50,6 +50,10 @@ class GaussianHead:
         log_std = parameters[self._name][:, None]
         return DiagonalGaussian(output, log_std.detach() if self.fixed_std else log_std)
 
+    @property
+    def noise_size(self) -> int:
+        return self.action_size
+
     def draw_noise(
         self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
     ) -> Float[Tensor, "*shape action"]:

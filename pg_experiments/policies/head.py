@@ -35,6 +35,11 @@ class Head(Protocol):
         """The distribution for every output of the network."""
         ...
 
+    @property
+    def noise_size(self) -> int:
+        """How many numbers of noise one action takes."""
+        ...
+
     def draw_noise(
         self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
     ) -> Float[Tensor, "*shape noise"]:

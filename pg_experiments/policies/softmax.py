@@ -34,6 +34,10 @@ class SoftmaxHead:
     def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples actions"]) -> Categorical:
         return Categorical(output)
 
+    @property
+    def noise_size(self) -> int:
+        return self.actions.count
+
     def draw_noise(
         self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
     ) -> Float[Tensor, "*shape actions"]:

@@ -95,6 +95,10 @@ class SquashedGaussianHead:
     def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples outputs"]) -> TanhGaussian:
         return TanhGaussian(self.gaussian.distribution(parameters, output))
 
+    @property
+    def noise_size(self) -> int:
+        return self.gaussian.noise_size
+
     def draw_noise(
         self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
     ) -> Float[Tensor, "*shape action"]:

@@ -144,6 +144,10 @@ class VonMisesHead:
     def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples outputs"]) -> VonMises:
         return VonMises(output[..., : self.action_size], output[..., self.action_size :])
 
+    @property
+    def noise_size(self) -> int:
+        return self.action_size
+
     def draw_noise(
         self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
     ) -> Float[Tensor, "*shape action"]:
