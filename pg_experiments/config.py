@@ -80,6 +80,16 @@ class VonMisesConfig:
 
 
 @dataclass(frozen=True)
+class LinearSoftmaxConfig(SoftmaxConfig):
+    hidden_sizes: list[int] = checked([], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
+
+
+@dataclass(frozen=True)
+class LinearGaussianConfig(GaussianConfig):
+    hidden_sizes: list[int] = checked([], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
+
+
+@dataclass(frozen=True)
 class MultiCategoricalConfig(SoftmaxConfig):
     _target_: str = "pg_experiments.policies.multi_categorical.MultiCategoricalPolicy"
 
@@ -251,7 +261,9 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "policy": {
         "softmax": SoftmaxConfig,
         "tabular_softmax": TabularSoftmaxConfig,
+        "linear_softmax": LinearSoftmaxConfig,
         "gaussian": GaussianConfig,
+        "linear_gaussian": LinearGaussianConfig,
         "squashed_gaussian": SquashedGaussianConfig,
         "beta": BetaConfig,
         "von_mises": VonMisesConfig,

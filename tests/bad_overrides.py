@@ -19,6 +19,7 @@ OWN_SPACES = ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0")
 NEEDS = {  # what an option needs beside it to be valid with the defaults
     ("policy", "softmax"): ("env=cartpole",),
     ("policy", "tabular_softmax"): ("env=gymnasium", "env.id=FrozenLake-v1"),
+    ("policy", "linear_softmax"): ("env=cartpole",),
     ("policy", "multi_categorical"): (*OWN_SPACES, "env.kwargs.kind=multi_discrete"),
     ("policy", "bernoulli"): (*OWN_SPACES, "env.kwargs.kind=multi_binary"),
     ("env", "cartpole"): ("policy=softmax",),
@@ -33,10 +34,10 @@ NEEDS = {  # what an option needs beside it to be valid with the defaults
 HARMLESS = ("checkpoint.every=2", "logging.every=3", "evaluation.every=5", "logging.tensorboard=false")
 DISCRETE = ("cartpole", "acrobot", "mountain_car", "navigation_discrete")
 CONTINUOUS = ("pendulum", "mountain_car_continuous", "navigation")
-FOR_BOXES = ("gaussian", "squashed_gaussian", "beta", "von_mises")
+FOR_BOXES = ("gaussian", "linear_gaussian", "squashed_gaussian", "beta", "von_mises")
 WRONG_FITS = (  # policy and environment that do not go together
     *((policy, env) for policy in FOR_BOXES for env in (*DISCRETE, "frozen_lake", "cliff_walking")),
-    *((policy, env) for policy in ("softmax", "tabular_softmax") for env in CONTINUOUS),
+    *((policy, env) for policy in ("softmax", "linear_softmax", "tabular_softmax") for env in CONTINUOUS),
     *((policy, env) for policy in ("multi_categorical", "bernoulli") for env in (*DISCRETE, *CONTINUOUS)),
     *(("mixed", env) for env in DISCRETE),
     *(("tabular_softmax", env) for env in DISCRETE),

@@ -32,6 +32,8 @@ ENVS = {  # for every policy one that it fits
     "squashed_gaussian": ("env=pendulum", "env.max_episode_steps=40", "policy.hidden_sizes=[7,5]"),
     "beta": ("env=navigation", "env.max_episode_steps=40", "policy.hidden_sizes=[7,5]"),
     "von_mises": ("env=pendulum", "env.max_episode_steps=40", "policy.hidden_sizes=[7,5]"),
+    "linear_softmax": ("env=cartpole",),
+    "linear_gaussian": ("env=pendulum", "env.max_episode_steps=40"),
     "multi_categorical": (*OWN_SPACES, "env.kwargs.kind=multi_discrete", "policy.hidden_sizes=[7,5]"),
     "bernoulli": (*OWN_SPACES, "env.kwargs.kind=multi_binary", "policy.hidden_sizes=[7,5]"),
     "mixed": (*OWN_SPACES, "env.kwargs.kind=dict", "policy.hidden_sizes=[7,5]"),

@@ -24,6 +24,7 @@ OWN_SPACES = ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0")
 PARTNERS = {  # what a file needs beside it, where the defaults do not fit
     "policy/softmax": ("env=cartpole",),
     "policy/tabular_softmax": ("env=gymnasium", "env.id=FrozenLake-v1"),
+    "policy/linear_softmax": ("env=cartpole",),
     "policy/multi_categorical": (*OWN_SPACES, "env.kwargs.kind=multi_discrete"),
     "policy/bernoulli": (*OWN_SPACES, "env.kwargs.kind=multi_binary"),
     "env/cartpole": ("policy=softmax",),

@@ -108,6 +108,10 @@ def network_logits(activation: Callable[[Tensor], Tensor]) -> Callable[[dict[str
 POLICIES = {
     "auto": (["policy=auto"], table_logits),  # a table, because the states can be counted
     "tabular_softmax": (["policy=tabular_softmax"], table_logits),
+    "linear_softmax": (
+        ["policy=linear_softmax"],
+        lambda parameters, states: parameters["layer0.weight"] + parameters["layer0.bias"],
+    ),
     "softmax_relu": (
         ["policy=softmax", "policy.hidden_sizes=[5,3]", "policy.activation=relu"],
         network_logits(torch.relu),
@@ -119,7 +123,16 @@ POLICIES = {
 }
 
 
-OF_OTHER_ACTIONS = ("gaussian", "squashed_gaussian", "beta", "von_mises", "multi_categorical", "bernoulli", "mixed")
+OF_OTHER_ACTIONS = (
+    "gaussian",
+    "linear_gaussian",
+    "squashed_gaussian",
+    "beta",
+    "von_mises",
+    "multi_categorical",
+    "bernoulli",
+    "mixed",
+)
 
 
 def make_policy(name: str, mdp: SmallMDP) -> Any:

@@ -48,7 +48,9 @@ FITS = {
     "tabular_softmax": Fit(
         "discrete actions and finitely many states", lambda spec: _discrete(spec) and bool(spec.num_states), False
     ),
+    "linear_softmax": Fit("discrete actions", _discrete, of_a_part=False),
     "gaussian": Fit("continuous actions", _box),
+    "linear_gaussian": Fit("continuous actions", _box, of_a_part=False),
     "squashed_gaussian": Fit(BOUNDED, _bounded),
     "beta": Fit(BOUNDED, _bounded),
     "von_mises": Fit(f"{BOUNDED}, all of them angles", _bounded),
