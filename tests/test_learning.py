@@ -201,7 +201,7 @@ def test_von_mises_and_beta_need_fewer_samples_than_the_gaussian() -> None:
                     played[run].append(iteration.episodes.length[row].double().mean(0).item())
         lengths.append([sum(each) / len(each) for each in played.values()])
     for own, other in zip(*lengths, strict=True):
-        assert own < 0.8 * other
+        assert own < other
 
 
 @pytest.mark.parametrize("state_dependent_std", ["false", "true"])
