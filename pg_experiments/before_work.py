@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments.composition import compose_node, one_line, to_config
-from pg_experiments.config import AutoConfig
 from pg_experiments.errors import ConfigError, UserError, fail
+from pg_experiments.policy_config import AutoConfig
 
 
 def check_run(arguments: Sequence[str]) -> bool:

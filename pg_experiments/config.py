@@ -23,100 +23,27 @@ from pg_experiments.env_config import (
     NavigationDiscreteConfig,
     PendulumConfig,
 )
+from pg_experiments.policy_config import (
+    ACTIVATION_NAMES,
+    MOST_LAYERS,
+    MOST_UNITS,
+    AutoConfig,
+    BernoulliConfig,
+    BetaConfig,
+    GaussianConfig,
+    LinearGaussianConfig,
+    LinearSoftmaxConfig,
+    MixedConfig,
+    MultiCategoricalConfig,
+    SoftmaxConfig,
+    SquashedGaussianConfig,
+    TabularSoftmaxConfig,
+    VonMisesConfig,
+)
 from pg_experiments.schema_fields import check_value, checked, per_run
 from pg_experiments.wrapper_config import read_wrappers
 
-MOST_UNITS = 100_000  # of a layer: more is a slip of the finger
-MOST_LAYERS = 1000
 MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
-MOST_CONCENTRATION = 1_000_000.0  # at the start: more is a point
-PART_NAMES = ("softmax", "gaussian", "squashed_gaussian", "beta", "von_mises", "multi_categorical", "bernoulli")
-ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
-
-# --- policy -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SoftmaxConfig:
-    _target_: str = "pg_experiments.policies.softmax.Softmax"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
-    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
-
-
-@dataclass(frozen=True)
-class TabularSoftmaxConfig:
-    _target_: str = "pg_experiments.policies.softmax.TabularSoftmax"
-
-
-@dataclass(frozen=True)
-class GaussianConfig:
-    _target_: str = "pg_experiments.policies.gaussian.Gaussian"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
-    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
-    state_dependent_std: bool = False
-    fixed_std: bool = False
-    initial_std: float = per_run(1.0, above=0)
-
-
-@dataclass(frozen=True)
-class SquashedGaussianConfig(GaussianConfig):
-    _target_: str = "pg_experiments.policies.squashed_gaussian.SquashedGaussian"
-
-
-@dataclass(frozen=True)
-class BetaConfig:
-    _target_: str = "pg_experiments.policies.beta.BetaPolicy"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
-    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
-    initial_shape: float = per_run(1.5, above=1, at_most=MOST_CONCENTRATION)
-
-
-@dataclass(frozen=True)
-class VonMisesConfig:
-    _target_: str = "pg_experiments.policies.von_mises.VonMisesPolicy"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
-    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
-    initial_concentration: float = per_run(0.5, above=0, at_most=MOST_CONCENTRATION)
-
-
-@dataclass(frozen=True)
-class LinearSoftmaxConfig(SoftmaxConfig):
-    hidden_sizes: list[int] = checked([], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
-
-
-@dataclass(frozen=True)
-class LinearGaussianConfig(GaussianConfig):
-    hidden_sizes: list[int] = checked([], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
-
-
-@dataclass(frozen=True)
-class MultiCategoricalConfig(SoftmaxConfig):
-    _target_: str = "pg_experiments.policies.multi_categorical.MultiCategoricalPolicy"
-
-
-@dataclass(frozen=True)
-class BernoulliConfig(SoftmaxConfig):
-    _target_: str = "pg_experiments.policies.bernoulli.BernoulliPolicy"
-
-
-@dataclass(frozen=True)
-class MixedConfig:
-    _target_: str = "pg_experiments.policies.mixed.Mixed"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
-    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
-    parts: list[str] = checked([], one_of=PART_NAMES, items=(0, 1000))
-    initial_std: float = per_run(1.0, above=0)
-    initial_shape: float = per_run(1.5, above=1, at_most=MOST_CONCENTRATION)
-    initial_concentration: float = per_run(0.5, above=0, at_most=MOST_CONCENTRATION)
-
-
-@dataclass(frozen=True)
-class AutoConfig:
-    _target_: str = "pg_experiments.policies.auto.auto"
-    hidden_sizes: list[int] = checked([64, 64], at_least=1, at_most=MOST_UNITS, items=(0, MOST_LAYERS))
-    activation: str = checked("relu", one_of=ACTIVATION_NAMES)
-    initial_std: float = per_run(1.0, above=0)
-
 
 # --- optimizer --------------------------------------------------------------------------------------------------------
 

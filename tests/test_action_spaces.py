@@ -13,7 +13,6 @@ from torch import Generator, Tensor
 from type_checks import without_type_checks
 
 from pg_experiments import ConfigError, UserError, compose, load_policy, train
-from pg_experiments.config import PART_NAMES
 from pg_experiments.envs.action_spaces import actions_of, converter
 from pg_experiments.envs.interface import (
     BoxActions,
@@ -26,6 +25,7 @@ from pg_experiments.envs.interface import (
 )
 from pg_experiments.policies.fitting import FITS
 from pg_experiments.policies.mixed import Mixed
+from pg_experiments.policy_config import PART_NAMES
 from pg_experiments.runs import build, stack
 
 SEED = 83
