@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,13 @@ def surroundings() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and the packages that decide the numbers."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    return {"python": platform.python_version()} | versions_of(PACKAGES)
+
+
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """Of installed packages, by name."""
+    found = {}
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

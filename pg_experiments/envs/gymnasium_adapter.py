@@ -60,6 +60,16 @@ class GymnasiumEnv:
             reset_noise_size=2,
             num_states=int(self._states) if self._states is not None else None,
         )
+        self.about = self._described(env)
+
+    def _described(self, env: gymnasium.Env[Any, Any]) -> str:
+        """What goes in and out, for people."""
+        seen = "as a one-hot vector" if self._states is not None else "flattened to one row"
+        first = f", of which the policy's action 0 is {self._first_action}" if self._first_action else ""
+        return (
+            f"Gymnasium's `{self._id}`: observations {env.observation_space}, {seen}; "
+            f"actions {env.action_space}{first}. Order and units are those of its documentation."
+        )
 
     def limit_steps(self, limit: TimeLimit) -> None:
         """Interrupt every step and every reset of a copy that takes longer."""

@@ -76,28 +76,28 @@ class LimitedEnv:
     """An environment whose steps and resets, of all copies at once, take no longer than the limit."""
 
     def __init__(self, env: Env, limit: TimeLimit) -> None:
-        self._env, self._limit = env, limit
+        self.inner, self._limit = env, limit
         self.name = type(env).__name__
 
     @property
     def spec(self) -> EnvSpec:
-        return self._env.spec
+        return self.inner.spec
 
     def reset(self, noise: Float[Tensor, "runs envs noise"]) -> tuple[EnvState, Float[Tensor, "runs envs observation"]]:
         with self._in_time():
-            return self._env.reset(noise)
+            return self.inner.reset(noise)
 
     def step(
         self, state: EnvState, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
     ) -> Transition:
         with self._in_time():
-            return self._env.step(state, action, running)
+            return self.inner.step(state, action, running)
 
     def select(self, state: EnvState, rows: Int64[Tensor, " rows"]) -> EnvState:
-        return self._env.select(state, rows)
+        return self.inner.select(state, rows)
 
     def join(self, states: Sequence[EnvState]) -> EnvState:
-        return self._env.join(states)
+        return self.inner.join(states)
 
     @contextmanager
     def _in_time(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from pg_experiments.envs.interface import BoxActions, EnvSpec
 from pg_experiments.errors import ConfigError
 from pg_experiments.policies.distributions import DiagonalGaussian
 from pg_experiments.policies.networks import MLP, Parameters
+from pg_experiments.policies.standalone import GaussianAction
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class Gaussian:
         """(low + high) / 2 + a · (high - low) / 2, clipped; a dimension with an infinite bound is only clipped."""
         offset, scale, low, high = self._scaling[action.dtype]
         return (offset + action * scale).clamp(low, high)
+
+    def action_module(self, parameters: Parameters) -> torch.nn.Module:
+        network = self.network.module(parameters)
+        log_std = None if self.state_dependent_std else parameters["log_std"][0]
+        return GaussianAction(network, log_std, *self._scaling[next(iter(parameters.values())).dtype])
 
     @cached_property
     def _scaling(self) -> dict[torch.dtype, tuple[Tensor, Tensor, Tensor, Tensor]]:

@@ -54,3 +54,21 @@ class NetworkPolicy(Policy, Protocol):
     def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples output"]) -> Distribution:
         """What the policy makes of the network's output, and of those parameters that are not the network's."""
         ...
+
+
+@runtime_checkable
+class ExportablePolicy(Policy, Protocol):
+    """A policy that `pg_experiments.export` can write into a file that needs this package no more."""
+
+    def action_module(self, parameters: Parameters) -> torch.nn.Module:
+        """What the policy of one run does, deterministically, in standard operations of torch: see `standalone.py`.
+
+        Args:
+            parameters: of that run, `[1, ...]`.
+
+        Returns:
+            A module from observations `[batch, observation]` to the pair of: the actions to send (index, int64
+            `[batch]`, or numbers within the bounds, `[batch, action]`), and the probabilities `[batch, actions]` or
+            the standard deviations `[batch, action]`.
+        """
+        ...

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from pg_experiments.exact import LANE, crop, pad_to_lane, prepared_product, product, product_gradients, sigmoid
+from pg_experiments.policies.standalone import perceptron
 
 Parameters = dict[str, Tensor]  # every tensor is [runs, ...]
 Layers = list[tuple[Tensor, Tensor]]  # weight [runs, in, out] and bias [runs, out] of each, sizes multiples of 4
@@ -104,6 +105,11 @@ class MLP:
     ) -> Float[Tensor, "runs samples out"]:
         """Apply run k's network to row k of `x`."""
         return _Perceptron.apply(self, x, *self._flat(parameters))
+
+    def module(self, parameters: Parameters) -> torch.nn.Module:
+        """The network of one run, whose parameters are `[1, ...]`, as a plain module of torch: see `standalone.py`."""
+        own = [part[0] for part in self._flat(parameters)]
+        return perceptron(list(zip(own[::2], own[1::2], strict=True)), self.activation)
 
     def layers(self, parameters: Parameters) -> Layers:
         """Weight and bias of every layer, every size a multiple of 4."""

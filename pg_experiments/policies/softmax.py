@@ -12,6 +12,7 @@ from pg_experiments.envs.interface import DiscreteActions, EnvSpec
 from pg_experiments.errors import ConfigError
 from pg_experiments.policies.distributions import Categorical
 from pg_experiments.policies.networks import MLP, Parameters
+from pg_experiments.policies.standalone import SoftmaxAction, perceptron
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class Softmax(_DiscretePolicy):
     def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples actions"]) -> Categorical:
         return Categorical(output)
 
+    def action_module(self, parameters: Parameters) -> torch.nn.Module:
+        return SoftmaxAction(self.network.module(parameters))
+
 
 @dataclass(frozen=True)
 class TabularSoftmax(_DiscretePolicy):
@@ -85,3 +89,7 @@ class TabularSoftmax(_DiscretePolicy):
         table = MLP(self.spec.observation_size, (), self.num_actions, "relu", 1.0)
         no_bias = torch.zeros_like(parameters["table"][:, 0])
         return Categorical(table({"layer0.weight": parameters["table"], "layer0.bias": no_bias}, observation))
+
+    def action_module(self, parameters: Parameters) -> torch.nn.Module:
+        table = parameters["table"][0]
+        return SoftmaxAction(perceptron([(table, torch.zeros_like(table[0]))], "relu"))

@@ -8,8 +8,9 @@ from jaxtyping import Float, Num
 from torch import Generator, Tensor
 
 from pg_experiments.policies.distributions import Distribution
-from pg_experiments.policies.interface import Policy
+from pg_experiments.policies.interface import ExportablePolicy, Policy
 from pg_experiments.policies.networks import Parameters
+from pg_experiments.policies.standalone import Normalization
 from pg_experiments.wrappers.statistics import RunningStatistics, named, statistics_of
 
 PREFIX = "observation_statistics."
@@ -56,6 +57,17 @@ class NormalizedPolicy:
 
     def env_action(self, action: Num[Tensor, "..."]) -> Num[Tensor, "..."]:
         return self.inner.env_action(action)
+
+    def action_module(self, parameters: Parameters) -> torch.nn.Module:
+        """The normalisation, and behind it the inner policy's, which has to be exportable."""
+        own = trained(parameters)
+        statistics = statistics_of(parameters, PREFIX)
+        dtype = next(iter(own.values())).dtype
+        normalization = Normalization(
+            statistics.mean[0].to(dtype), (1 / statistics.spread[0]).to(dtype), float(self.limit)
+        )
+        assert isinstance(self.inner, ExportablePolicy)
+        return torch.nn.Sequential(normalization, self.inner.action_module(own))
 
     def normalizer(self, statistics: RunningStatistics, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         """From observations `[runs, ..., observation]` to what the inner policy sees of them."""

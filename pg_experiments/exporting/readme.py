@@ -1,0 +1,169 @@
+"""The README.md beside an exported policy: what goes in, what comes out, how it is called, and where it comes from."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from pg_experiments.config import Config, config_sha256
+from pg_experiments.env_config import GymnasiumConfig
+from pg_experiments.envs.checks import name_of
+from pg_experiments.envs.interface import BoxActions, Env, EnvSpec
+from pg_experiments.errors import printable
+from pg_experiments.exporting.check import TOLERANCE, Check
+from pg_experiments.exporting.formats import Format
+from pg_experiments.reports.collect import Run
+from pg_experiments.surroundings import versions, versions_of
+from pg_experiments.wrapper_config import (
+    NormalizeObservationConfig,
+    OwnWrapperConfig,
+    RepeatActionConfig,
+    StackFramesConfig,
+    TimeAwarenessConfig,
+)
+
+TITLE = "# A policy exported by pg_experiments"  # the first line of every such file: by it ours are known
+TARGET_PLACES = 6  # digits of a bound
+
+
+def readme(
+    chosen: Format,
+    file: str,
+    config: Config,
+    run: Run,
+    checkpoint: str,
+    env: Env,
+    settings: Sequence[Any],
+    check: Check,
+) -> str:
+    """The text.
+
+    Args:
+        chosen: the format.
+        file: name of the policy's file.
+        config: of the run.
+        run: what its folder says of its outcome.
+        checkpoint: that was exported.
+        env: that the policy was trained in, its wrappers around it.
+        settings: of those wrappers.
+        check: of the exported file against the original policy.
+    """
+    spec = env.spec
+    sections = [
+        TITLE,
+        f"`{file}` holds the deterministic policy of one run as {chosen.about}. It needs no pg_experiments.",
+        f"## Call it\n\n```python\n{_code(chosen, file, config, spec)}\n```",
+        "## In and out\n\n" + "\n".join(_table(config, spec)),
+        "## The environment\n\n" + _environment(env, config),
+        *_around(settings, spec),
+        "## Where it comes from\n\n" + "\n".join(_origin(chosen, config, run, checkpoint, check)),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def outputs(spec: EnvSpec) -> tuple[str, str]:
+    """The names of what a policy's module returns."""
+    return "action", "std" if isinstance(spec.actions, BoxActions) else "probabilities"
+
+
+def innermost(env: Env) -> Env:
+    """The environment inside all wrappers."""
+    while (inner := getattr(env, "inner", None)) is not None:
+        env = inner
+    return env
+
+
+def _code(chosen: Format, file: str, config: Config, spec: EnvSpec) -> str:
+    replaced = {"FILE": file, "SIZE": str(spec.observation_size), "DTYPE": config.dtype, "SPREAD": outputs(spec)[1]}
+    code = chosen.code.strip()
+    for word, text in replaced.items():
+        code = code.replace(word, text)
+    return code
+
+
+def _table(config: Config, spec: EnvSpec) -> list[str]:
+    """Names, shapes, types and ranges of input and outputs."""
+    lines = ["| name | shape | type | what it is |", "|---|---|---|---|"]
+    seen = "the one-hot vector of the state" if spec.num_states else "as below, not normalised"
+    lines.append(f"| in: `observation` | batch x {spec.observation_size} | {config.dtype} | {seen} |")
+    actions = spec.actions
+    if isinstance(actions, BoxActions):
+        bounds = ", ".join(
+            f"{low:.{TARGET_PLACES}g} to {high:.{TARGET_PLACES}g}"
+            for low, high in zip(actions.low, actions.high, strict=True)
+        )
+        size = len(actions.low)
+        lines.append(f"| out: `action` | batch x {size} | {config.dtype} | to be sent, within {bounds} |")
+        std = "standard deviation of the sampled action, before it is clipped"
+        lines.append(f"| out: `std` | batch x {size} | {config.dtype} | {std} |")
+    else:
+        last = actions.count - 1
+        lines.append(f"| out: `action` | batch | int64 | the most probable one, 0 to {last} |")
+        lines.append(f"| out: `probabilities` | batch x {actions.count} | {config.dtype} | of actions 0 to {last} |")
+    lines.append("")
+    lines.append(
+        "The batch may have any size; each observation is acted on alone. Nothing is remembered between calls."
+    )
+    return lines
+
+
+def _environment(env: Env, config: Config) -> str:
+    base = innermost(env)
+    about = getattr(base, "about", None) or inspect.getdoc(type(base)) or "It says nothing about itself."
+    limit = f"An episode has at most {base.spec.max_episode_steps} steps."
+    if isinstance(config.env, GymnasiumConfig):
+        return f"{printable(str(about))} {limit}"
+    name = printable(name_of(base))
+    return f"`{name}`, whose own description is\n\n```text\n{about}\n```\n\n{limit}"
+
+
+def _around(settings: Sequence[Any], spec: EnvSpec) -> list[str]:
+    """What the caller has to do, in the order of the wrappers, the first nearest to the environment."""
+    lines = []
+    for each in settings:
+        if isinstance(each, RepeatActionConfig):
+            lines.append(f"- Play every action {each.times} times in a row, then ask again.")
+        elif isinstance(each, StackFramesConfig):
+            lines.append(
+                f"- Stack: the policy sees the last {each.frames} observations in one row, the oldest first. At the "
+                f"beginning of an episode all {each.frames} are the first one: "
+                f"`row = numpy.tile(first, {each.frames})`, and then "
+                "`row = numpy.concatenate([row[len(first):], observation])`."
+            )
+        elif isinstance(each, TimeAwarenessConfig):
+            lines.append(
+                f"- Append the time to the observation: t / {spec.max_episode_steps} before decision t of the episode, "
+                "counted from 0."
+            )
+        elif isinstance(each, OwnWrapperConfig):
+            lines.append(f"- Apply `{printable(each.target)}` with its options {printable(str(dict(each.options)))}.")
+        elif isinstance(each, NormalizeObservationConfig):
+            lines.append("- Nothing for `normalize_observation`: mean, scale and limit are inside of the file.")
+    if not lines:
+        return []
+    return [
+        "## What you have to do around it\n\nIn this order, the first nearest to the environment:\n\n"
+        + "\n".join(lines)
+    ]
+
+
+def _origin(chosen: Format, config: Config, run: Run, checkpoint: str, check: Check) -> list[str]:
+    evaluation = (
+        f"mean return {run.evaluation:.6g} over {run.episodes} deterministic episodes, at the end of the training"
+        if run.evaluation is not None
+        else "none"
+    )
+    used = ", ".join(f"{name} {found}" for name, found in (versions() | versions_of(chosen.modules)).items())
+    return [
+        f"- Run: `{printable(run.folder.resolve().name)}`, {run.status}; checkpoint `{printable(checkpoint)}`.",
+        f"- Policy: `{_class(config.policy)}`; seed {config.seed}.",
+        f"- Config hash (`config_sha256`): `{config_sha256(config)}`.",
+        f"- Evaluation of the run: {evaluation}.",
+        f"- Checked: read back by its own runtime and compared with the original policy: {check.line()}, in batches "
+        f"of 1, of 7 and of all; allowed is {TOLERANCE:g}, relative where a value is larger than 1.",
+        f"- Written with {used}.",
+    ]
+
+
+def _class(policy: Any) -> str:
+    target = policy["_target_"] if isinstance(policy, dict) else policy._target_
+    return printable(str(target)).rpartition(".")[2]

@@ -1,0 +1,307 @@
+"""The export command: every policy in every format acts as the original; what cannot be exported is said in a line."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pg_experiments import compose, load_policy, train
+from pg_experiments.config import SCHEMAS, config_sha256
+from pg_experiments.envs.interface import BoxActions
+from pg_experiments.export import FORMAT_NAMES, README, main
+from pg_experiments.exporting.check import OBSERVATIONS, TOLERANCE, Check, compare, sample_observations
+from pg_experiments.exporting.formats import FORMATS, read, write
+from pg_experiments.policies.networks import ACTIVATIONS
+from pg_experiments.policies.standalone import ACTIVATION_MODULES
+from pg_experiments.runs import DTYPES, build, stack
+
+TYPE_CHECKS = False  # see conftest.py
+
+SEED = 71
+TINY = (
+    "env.num_envs=4",
+    "env.max_episode_steps=20",
+    "total_env_steps=1",
+    "evaluation.episodes=2",
+    "logging.progress=none",
+    "logging.tensorboard=false",
+    "baseline=none",
+    f"seed={SEED}",
+)
+NORMALIZED = "env.wrappers=[normalize_observation]"
+VARIANTS = {  # by name, which begins with the policy's: every policy, and what changes its computation
+    "softmax": ("policy=softmax", "env=cartpole", "policy.activation=tanh"),
+    "softmax of five actions, normalised": ("policy=softmax", "env=navigation_discrete", NORMALIZED),
+    "softmax without hidden layers": ("policy=softmax", "env=cartpole", "policy.hidden_sizes=[]", "dtype=float64"),
+    "gaussian": ("policy=gaussian", "env=pendulum", "policy.activation=elu", "dtype=float64"),
+    "gaussian, normalised, with its own std": (
+        "policy=gaussian",
+        "env=navigation",
+        "policy.state_dependent_std=true",
+        "policy.activation=sigmoid",
+        NORMALIZED,
+    ),
+    "tabular_softmax": ("policy=tabular_softmax", "env=frozen_lake"),
+}
+
+
+def larger(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Parameters of which no two outputs are nearly the same, as they are after much training."""
+    generator = torch.Generator().manual_seed(SEED)
+    noise = {name: torch.randn(part.shape, generator=generator, dtype=part.dtype) for name, part in parameters.items()}
+    return {
+        name: part if name.startswith("observation_statistics") else part + 0.5 * noise[name]
+        for name, part in parameters.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def originals() -> dict[str, tuple[Any, ...]]:
+    """Per variant: policy, parameters, environment and some observations."""
+    made = {}
+    for name, overrides in VARIANTS.items():
+        config = compose(*overrides, *TINY)
+        (result,) = train([config])
+        policy = result.policy
+        parameters = larger({each: policy.get_buffer(each.replace(".", "_")) for each in policy.names})
+        env = build(stack([config])).env
+        observation = sample_observations(policy.policy, parameters, env, DTYPES[config.dtype])
+        made[name] = policy.policy, parameters, env, observation
+    return made
+
+
+@pytest.mark.parametrize("format_name", FORMAT_NAMES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_exported_policy_acts_as_the_original(
+    originals: dict[str, Any], tmp_path: Path, variant: str, format_name: str
+) -> None:
+    policy, parameters, env, observation = originals[variant]
+    chosen, path = FORMATS[format_name], tmp_path / "policy"
+    write(chosen, policy.action_module(parameters), ("action", "how_sure"), observation[:3], path)
+    act = read(chosen, path)
+    found = compare(policy, parameters, env.spec, act, observation)
+    assert found.passed, found
+    assert found.observations == OBSERVATIONS
+    action, how_sure = act(observation)
+    if isinstance(env.spec.actions, BoxActions):
+        low, high = (torch.tensor(bound) for bound in (env.spec.actions.low, env.spec.actions.high))
+        assert bool(((action >= low) & (action <= high)).all())
+        assert bool(((action == low) | (action == high)).any()), "no action was clipped"
+        assert how_sure.shape == action.shape
+    else:
+        assert action.dtype == torch.int64
+        assert len(action.unique()) > 1
+        torch.testing.assert_close(how_sure.sum(1), torch.ones(len(action), dtype=how_sure.dtype))
+
+
+def test_every_policy_and_format_and_activation_is_exported() -> None:
+    assert {name.split()[0].strip(",") for name in VARIANTS} == set(SCHEMAS["policy"])
+    assert tuple(FORMATS) == FORMAT_NAMES
+    assert set(ACTIVATION_MODULES) == set(ACTIVATIONS)
+    used = {text.partition("activation=")[2] for overrides in VARIANTS.values() for text in overrides}
+    assert used - {""} | {"relu"} == set(ACTIVATIONS)
+
+
+def test_another_policy_does_not_pass_the_check(originals: dict[str, Any]) -> None:
+    for variant in ("softmax", "gaussian"):
+        policy, parameters, env, observation = originals[variant]
+        module = policy.action_module(larger(parameters))
+        found = compare(policy, parameters, env.spec, module, observation)
+        assert not found.passed
+        assert found.deviation > 100 * TOLERANCE
+    assert Check(1000, 0.0, 1).passed is False
+    assert Check(1000, float("nan"), 0).passed is False
+
+
+def test_a_small_change_of_one_number_does_not_pass_the_check(originals: dict[str, Any]) -> None:
+    policy, parameters, env, observation = originals["gaussian"]
+    changed = parameters | {"layer2.bias": parameters["layer2.bias"] + 1e-4}
+    assert not compare(policy, parameters, env.spec, policy.action_module(changed), observation).passed
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    wrappers = "env.wrappers=[{repeat_action:{times:2}},{stack_frames:{frames:2}},time_awareness,normalize_observation]"
+    train([compose("policy=gaussian", "env=pendulum", wrappers, *TINY)], [folder])
+    return folder
+
+
+class Ended:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
+    code = 0
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    return Ended(code, *capsys.readouterr())
+
+
+@pytest.mark.parametrize("format_name", FORMAT_NAMES)
+def test_the_code_in_the_readme_runs_in_a_process_that_has_no_pg_experiments(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format_name: str
+) -> None:
+    file = tmp_path / f"policy{FORMATS[format_name].suffix}"
+    ended = run(capsys, trained, "--format", format_name, "--output", file)
+    assert (ended.code, ended.err) == (0, "")
+    assert re.search(r"checked: largest deviation \d\.\de-\d\d on 1,000 observations\n$", ended.out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([file.name, README])
+    code = re.search(r"```python\n(.*?)```", (tmp_path / README).read_text(), re.DOTALL)[1]
+    assert len(code.strip().splitlines()) == 5
+    forbidden = "import sys; sys.modules['pg_experiments'] = None; import warnings; warnings.simplefilter('ignore')\n"
+    answer = subprocess.run([sys.executable, "-c", forbidden + code], cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    expected = load_policy(trained)(np.zeros(7))
+    assert float(re.search(r"-?\d[\d.e-]*", answer.stdout)[0]) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_the_readme_says_what_goes_in_and_out_and_what_has_to_be_done_around(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = run(capsys, trained, "--format", "torchscript")
+    assert ended.code == 0, ended.err
+    text = (trained / "export" / "torchscript" / README).read_text()
+    assert "| in: `observation` | batch x 7 | float32 |" in text
+    assert "| out: `action` | batch x 1 | float32 | to be sent, within -2 to 2 |" in text
+    assert "(cos angle, sin angle, angular" in text
+    places = [text.index(part) for part in ("Play every action 2 times", "Stack:", "Append the time", "t / 10")]
+    assert places == sorted(places)
+    assert config_sha256(compose("policy=gaussian", "env=pendulum")) not in text
+    assert re.search(r"`config_sha256`\): `[0-9a-f]{64}`", text)
+    assert "over 2 deterministic episodes" in text
+    assert "1,000 observations" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--format", "onx"], "--format=onx: must be one of onnx, torchscript, torch. Did you mean 'onnx'?"),
+        (["--checkpoint", "iteration_7"], "it has no checkpoints/iteration_7.pt"),
+        (["--output", "."], "--output=.: is a folder; give the name of a file in it"),
+        (["--output", "README.md"], "--output=README.md: is the name of the text beside the policy"),
+    ],
+)
+def test_a_mistake_costs_a_line_and_writes_nothing(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = run(capsys, trained, "--format", "torchscript", "--output", "policy.ts", *arguments)
+    assert ended.code == 2
+    assert re.fullmatch(r"error: [^\n]+\n", ended.err)
+    assert says in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_or_has_no_checkpoint_is_said(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = run(capsys, tmp_path / "nothing")
+    assert (ended.code, ended.err) == (2, f"error: {tmp_path / 'nothing'}: there is no such folder\n")
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text((trained / ".hydra" / "config.yaml").read_text())
+    ended = run(capsys, tmp_path / "run")
+    assert ended.code == 2
+    assert "it has no checkpoints/last.pt" in ended.err
+
+
+@pytest.mark.parametrize("module", FORMATS["onnx"].modules)
+def test_without_the_extra_the_error_names_the_command(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: str
+) -> None:
+    monkeypatch.setattr("pg_experiments.exporting.formats.find_spec", lambda name: None if name == module else name)
+    ended = run(capsys, trained, "--output", tmp_path / "policy.onnx")
+    needs = "--format=onnx: needs the extra onnx: pip install 'pg_experiments[onnx]'"
+    assert (ended.code, ended.err) == (2, f"error: {needs}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_replaced_only_when_asked_for_and_another_readme_never(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "policy.ts"
+    given = (trained, "--format", "torchscript", "--output", file)
+    file.write_text("mine")
+    ended = run(capsys, *given)
+    assert (ended.code, file.read_text()) == (2, "mine")
+    assert f"{file}: is there already; add --overwrite" in ended.err
+    assert run(capsys, *given, "--overwrite").code == 0
+    assert file.read_bytes() != b"mine"
+    (tmp_path / README).write_text("# Mine\n")
+    ended = run(capsys, *given, "--overwrite")
+    assert (ended.code, (tmp_path / README).read_text()) == (2, "# Mine\n")
+    assert "was not written by this command" in ended.err
+
+
+def test_a_policy_that_acts_differently_is_not_written_and_the_old_file_stays(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "policy.ts"
+    given = (trained, "--format", "torchscript", "--output", file, "--overwrite")
+    assert run(capsys, *given).code == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def twice(path: Path) -> Any:
+        act = torch.jit.load(str(path))
+        return lambda observation: tuple(2 * output for output in act(observation))
+
+    broken = FORMATS["torchscript"].__class__(**{**vars(FORMATS["torchscript"]), "read": twice})
+    monkeypatch.setitem(FORMATS, "torchscript", broken)
+    ended = run(capsys, *given)
+    assert ended.code == 1
+    assert re.fullmatch(r"error: --format=torchscript: the exported policy acts differently: [^\n]+\n", ended.err)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+OWN = '''
+from pg_experiments.policies.gaussian import Gaussian
+
+
+class Plain:
+    """A policy without `action_module`."""
+
+    def __init__(self, spec):
+        import torch
+
+        self._own = Gaussian(spec, (3,), "relu", False, torch.ones(1))
+        for name in ("init", "actor", "draw_noise", "env_action"):
+            setattr(self, name, getattr(self._own, name))
+
+    def __call__(self, parameters, observation):
+        return self._own(parameters, observation)
+'''
+
+
+def test_a_policy_of_the_users_needs_trust_and_an_action_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_parts_to_export.py").write_text(OWN)
+    (tmp_path / "conf" / "policy").mkdir(parents=True)
+    (tmp_path / "conf" / "policy" / "plain.yaml").write_text("_target_: own_parts_to_export.Plain\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = compose("policy=plain", "env=pendulum", *TINY, config_dir=str(tmp_path / "conf"))
+    train([config], [tmp_path / "run"])
+    ended = run(capsys, tmp_path / "run", "--format", "torchscript")
+    assert ended.code == 2
+    assert "policy._target_=own_parts_to_export.Plain" in ended.err
+    assert "add --trust own_parts_to_export" in ended.err
+    ended = run(capsys, tmp_path / "run", "--format", "torchscript", "--trust", "own_parts_to_export")
+    assert ended.code == 2
+    assert ended.err == "error: policy=Plain: has no action_module, see pg_experiments.policies.interface\n"
+    assert not (tmp_path / "run" / "export").exists()
