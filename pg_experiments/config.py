@@ -147,6 +147,7 @@ class ReinforceConfig:
 class EvaluationConfig:
     every: int = checked(0, at_least=0)
     episodes: int = checked(100, at_least=1, at_most=MOST_EPISODES)
+    seed: int | None = checked(None, at_least=0, at_most=2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,11 @@ def differences(before: Config, now: Config) -> list[str]:
     ]
 
 
+def evaluation_seed(config: Config) -> int:
+    """Of the evaluation's episodes: `evaluation.seed`, or the run's own seed; see `randomness.py`."""
+    return config.seed if config.evaluation.seed is None else config.evaluation.seed
+
+
 def resuming(config: Config) -> Config:
     """The same run, continued where its folder says it was."""
     return replace(config, checkpoint=replace(config.checkpoint, resume=True))
@@ -277,4 +283,6 @@ def config_sha256(config: Config) -> str:
     """SHA-256 over what decides a run's numbers: the config without `FREE_KEYS`, as JSON."""
     items = {key: value for key, value in asdict(config).items() if key not in ("logging", "checkpoint", "sweep")}
     items["env"] = {key: value for key, value in items["env"].items() if key != "step_seconds"}
+    if items["evaluation"]["seed"] is None:  # a run from before there was this key is still the same run
+        del items["evaluation"]["seed"]
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()

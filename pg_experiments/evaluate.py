@@ -1,28 +1,42 @@
-"""The evaluation command: `python -m pg_experiments.evaluate RUN_DIR --episodes 100`."""
+"""The evaluation command: `python -m pg_experiments.evaluate DIR --episodes 100`, of a run or of a whole sweep."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pg_experiments.errors import UserError, fail
+from pg_experiments.errors import UserError, fail, printable
 from pg_experiments.trust import imports_from_elsewhere
+
+if TYPE_CHECKING:
+    from pg_experiments.evaluating.many import How
+
+MOST_SEED, MOST_EPISODES = 2**63 - 1, 1_000_000
+EXIT_NOT_ALL = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Load a run's policy, play episodes, print mean, standard deviation and 95 % interval of their return.
+    """Load policies, play episodes, print mean, standard deviation and 95 % interval of their return.
+
+    Of a sweep's folder, all completed runs are evaluated, those of equal structure as one program; a run that cannot be
+    is named with the reason, and the exit code is 1. The numbers are left as `evaluation.json` and `evaluation.csv`.
 
     The folder may be somebody else's: its config names code of this package, of `torch.optim`, and of what `--trust`
     names, or the command ends with one line and exit code 2.
 
-    Without `--seed` they are the episodes of the run's own final evaluation, as many as are asked for.
+    Without `--seed` they are the episodes of each run's own final evaluation, as many as are asked for.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m pg_experiments.evaluate", description="Evaluate the policy of a trained run."
+        prog="python -m pg_experiments.evaluate",
+        description="Evaluate the policy of a trained run, or of all of a sweep.",
     )
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder that a training run wrote")
-    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="how many (default: 100)")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run, or of a sweep")
+    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="how many of each run (default: 100)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of playing the mode")
-    parser.add_argument("--seed", type=int, metavar="S", help="of the episodes (default: the run's own seed)")
+    parser.add_argument(
+        "--seed", type=int, metavar="S", help="of the episodes, the same for all runs (default: each run's own)"
+    )
     parser.add_argument(
         "--trust",
         action="append",
@@ -34,57 +48,104 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--checkpoint", default="last", metavar="NAME", help="last, best or iteration_N (default: last)"
     )
     options = parser.parse_args(arguments)
-    if options.episodes < 1:
-        parser.error(f"--episodes={options.episodes}: must be at least 1")
+    if not 1 <= options.episodes <= MOST_EPISODES:
+        parser.error(f"--episodes={options.episodes}: must be from 1 to {MOST_EPISODES}")
+    if options.seed is not None and not 0 <= options.seed <= MOST_SEED:
+        parser.error(f"--seed={options.seed}: must be from 0 to {MOST_SEED}")
     try:
         with imports_from_elsewhere(options.trust):
-            evaluate(
-                options.run_dir,
-                options.episodes,
-                options.seed,
-                not options.stochastic,
-                options.checkpoint,
-                options.trust,
-            )
+            from pg_experiments.evaluating.many import How
+
+            how = How(options.episodes, options.seed, not options.stochastic, options.checkpoint, tuple(options.trust))
+            all_evaluated = evaluate(options.folder, how)
     except UserError as error:
         fail(error)
     except KeyboardInterrupt:
         parser.exit(130)
+    if not all_evaluated:
+        parser.exit(EXIT_NOT_ALL)
 
 
-def evaluate(
-    run_dir: Path,
-    episodes: int,
-    seed: int | None,
-    deterministic: bool,
-    checkpoint: str = "last",
-    trust: Sequence[str] = (),
-) -> None:
-    """Do what the command says."""
+def evaluate(folder: Path, how: "How") -> bool:
+    """Do what the command says.
+
+    Returns:
+        Whether every run was evaluated.
+    """
     import torch
 
-    from pg_experiments.evaluation import evaluate_policy
+    from pg_experiments.saved_config import SAVED
+
+    torch.set_num_threads(1)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    if (folder / SAVED).is_file() or not any(folder.rglob(str(SAVED))):
+        evaluate_run(folder, how)
+        return True
+    return evaluate_sweep(folder, how)
+
+
+def evaluate_run(run_dir: Path, how: "How") -> None:
+    """Evaluate one run, whatever its training came to, and print the outcome."""
+    from pg_experiments.evaluating.progress import shown
+    from pg_experiments.evaluation import evaluate_each
     from pg_experiments.policies.module import restore
     from pg_experiments.runs import DTYPES, build, stack
 
-    torch.set_num_threads(1)
-    policy, parameters, config = restore(run_dir, checkpoint, trust)
-    parts = build(stack([config]))
-    (outcome,) = evaluate_policy(
-        policy,
-        parameters,
-        parts.env,
-        [config.seed if seed is None else seed],
-        episodes,
-        DTYPES[config.dtype],
-        deterministic=deterministic,
-    )
-    kind = "deterministic" if deterministic else "stochastic"
-    print(f"{outcome.episodes} {kind} episodes of {run_dir}")
+    policy, parameters, config = restore(run_dir, how.checkpoint, how.trust)
+    env = build(stack([config])).env
+    with shown(env.spec.max_episode_steps) as advance:
+        (outcome,) = evaluate_each(
+            policy,
+            [parameters],
+            env,
+            [how.seed_of(config)],
+            how.episodes,
+            DTYPES[config.dtype],
+            deterministic=how.deterministic,
+            watch=lambda more: advance(more, ""),
+        )
+    if isinstance(outcome, str):
+        raise UserError(f"{run_dir}: {outcome}")
+    print(f"{outcome.episodes} {kind_of(how)} episodes of {run_dir}")
     interval = f"95 % interval {outcome.return_low:.2f} to {outcome.return_high:.2f}"
     print(f"  return mean   {outcome.return_mean:10.2f}   {interval}")
     print(f"  return sd     {outcome.return_std:10.2f}")
     print(f"  length mean   {outcome.length_mean:10.2f} steps")
+
+
+def evaluate_sweep(folder: Path, how: "How") -> bool:
+    """Evaluate all runs in a folder, print the tables and write the files."""
+    from pg_experiments.evaluating.many import evaluate_runs
+    from pg_experiments.evaluating.outcome import CSV, JSON, compared, show, write
+    from pg_experiments.reports.collect import collect
+
+    runs = collect(folder)
+    outcomes = evaluate_runs(runs, how)
+    comparison = compared(runs, outcomes)
+    for note in comparison.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    show(folder, runs, outcomes, comparison, f"an evaluation with {kind_of(how)} actions")
+    problems = [(run, outcome) for run, outcome in zip(runs, outcomes, strict=True) if isinstance(outcome, str)]
+    for run, reason in problems:
+        print(f"not evaluated: {printable(f'{run.folder}: {reason}')}", file=sys.stderr)
+    about = {
+        "episodes": how.episodes,
+        "seed": how.seed,
+        "actions": kind_of(how),
+        "checkpoint": how.checkpoint,
+    }
+    try:
+        write(folder, runs, outcomes, comparison, about)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write {JSON} and {CSV} ({error.strerror})") from error
+    print(f"numbers: {folder / JSON}, {folder / CSV}")
+    return not problems
+
+
+def kind_of(how: "How") -> str:
+    """Of the actions."""
+    return "deterministic" if how.deterministic else "stochastic"
 
 
 if __name__ == "__main__":

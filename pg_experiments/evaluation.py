@@ -13,7 +13,7 @@ from pg_experiments.errors import reason_of
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
-from pg_experiments.rollout import play_episodes
+from pg_experiments.rollout import Watch, play_episodes
 
 
 class Evaluation(NamedTuple):
@@ -43,16 +43,18 @@ def evaluate_policy(
     dtype: torch.dtype,
     *,
     deterministic: bool = True,
+    watch: Watch | None = None,
 ) -> list[Evaluation]:
     """Play `episodes` episodes with every run's policy; the same seeds give the same episodes.
 
     Args:
         seeds: one per run.
         deterministic: play the mode of the policy; otherwise sample.
+        watch: is called after every few steps, with how many.
     """
     generators = [generator_for(seed, "evaluation") for seed in seeds]
     outcome, _ = play_episodes(
-        policy, parameters, env, generators, episodes, dtype, deterministic=deterministic, record=False
+        policy, parameters, env, generators, episodes, dtype, deterministic=deterministic, record=False, watch=watch
     )
     return [
         _summary(returns.double(), lengths.double())
@@ -61,16 +63,27 @@ def evaluate_policy(
 
 
 def evaluate_each(
-    policy: Policy, parameters: Sequence[Parameters], env: Env, seeds: Sequence[int], episodes: int, dtype: torch.dtype
+    policy: Policy,
+    parameters: Sequence[Parameters],
+    env: Env,
+    seeds: Sequence[int],
+    episodes: int,
+    dtype: torch.dtype,
+    *,
+    deterministic: bool = True,
+    watch: Watch | None = None,
 ) -> list[Evaluation | str]:
-    """Deterministic evaluations of runs that have left their batch, together; of a run that raises, what it raised.
+    """Evaluations of runs that have left their batch, together; of a run that raises, what it raised.
 
     Args:
         parameters, seeds: one per run; its tensors have one row.
+        deterministic, watch: as for `evaluate_policy`.
     """
     try:
         together = {name: torch.cat([each[name] for each in parameters]) for name in parameters[0]}
-        outcomes = evaluate_policy(policy, together, env, seeds, episodes, dtype)
+        outcomes = evaluate_policy(
+            policy, together, env, seeds, episodes, dtype, deterministic=deterministic, watch=watch
+        )
         return [
             one
             if math.isfinite(one.return_mean)
@@ -81,7 +94,7 @@ def evaluate_each(
         if len(seeds) == 1:
             return [f"evaluation: {reason_of(error)}"]
         return [
-            evaluate_each(policy, [own], env, [seed], episodes, dtype)[0]
+            evaluate_each(policy, [own], env, [seed], episodes, dtype, deterministic=deterministic)[0]
             for own, seed in zip(parameters, seeds, strict=True)
         ]
 

@@ -19,6 +19,8 @@ CHUNK = 64  # steps whose noise a run draws at a time
 LOOK_EVERY = 8  # steps between two looks whether any copy is still playing
 ENOUGH = 0.5  # of the runs have played their episodes: time to learn, while the others stay where they are
 
+Watch = Callable[[int], None]  # told that so many steps more have been played
+
 
 class Trajectory(NamedTuple):
     """What the policies saw and did, one complete episode per copy. `reward[:, t]` is the reward for `action[:, t]`.
@@ -265,11 +267,13 @@ def play_episodes(
     *,
     deterministic: bool = False,
     record: bool = True,
+    watch: Watch | None = None,
 ) -> tuple[Episodes, Trajectory | None]:
     """Play exactly one episode in every copy of every run, see `Rollout`.
 
     Args:
         generators: one per run.
+        watch: is called after every window of steps, with its length.
 
     Returns:
         The outcomes, and, where it is recorded, the trajectory.
@@ -279,5 +283,7 @@ def play_episodes(
     rollout.begin(runs, parameters, dict(enumerate(generators)))
     while rollout.playing:
         rollout.play()
+        if watch:
+            watch(WINDOW)
     _, episodes, trajectory = rollout.take()
     return episodes, trajectory

@@ -11,7 +11,7 @@ from torch import Tensor
 from pg_experiments.algorithms.reinforce import Reinforce
 from pg_experiments.baselines.batch_mean import BatchMean
 from pg_experiments.baselines.interface import Baseline
-from pg_experiments.config import SCHEMAS, Config, walk
+from pg_experiments.config import SCHEMAS, Config, evaluation_seed, walk
 from pg_experiments.env_config import EnvConfig
 from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
 from pg_experiments.envs.time_limit import limited
@@ -19,6 +19,7 @@ from pg_experiments.errors import ConfigError, UserError, first_line, nearest
 from pg_experiments.locate import locate
 from pg_experiments.optimizers import OptimizerSettings
 from pg_experiments.policies.interface import Policy
+from pg_experiments.randomness import check_streams
 from pg_experiments.wrapper_config import read_wrappers
 from pg_experiments.wrappers.normalize_observation import NormalizedPolicy
 from pg_experiments.wrappers.rewards import RewardWrapper
@@ -72,6 +73,7 @@ def stack(configs: Sequence[Config]) -> Runs:
                 )
     values: dict[str, list[float]] = {}
     for config in configs:
+        check_streams(config.seed, evaluation_seed(config))
         for key, value, metadata in walk(config):
             if metadata.get("per_run"):
                 values.setdefault(key, []).append(float("inf") if value is None else float(value))

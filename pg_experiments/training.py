@@ -12,7 +12,7 @@ import torch
 
 from pg_experiments.algorithms.reinforce import Iteration
 from pg_experiments.batch import Batch, State, joined, parameters_of, rows_of, what_they_raise
-from pg_experiments.config import Config, config_sha256
+from pg_experiments.config import Config, config_sha256, evaluation_seed
 from pg_experiments.envs.hanging import failed_first
 from pg_experiments.errors import EnvError, UserError, reason_of
 from pg_experiments.evaluation import Evaluation, evaluate_each
@@ -298,7 +298,7 @@ class _Training:
     def _evaluate(self, ended: Sequence[Ended]) -> list[Evaluation | str]:
         """The deterministic evaluation of each run, from random numbers of its own; what it raised, if it did."""
         states = [state["policy"]["parameters"] for _, state in ended]
-        seeds, config = [self.configs[run].seed for run, _ in ended], self.configs[0]
+        seeds, config = [evaluation_seed(self.configs[run]) for run, _ in ended], self.configs[0]
         parts, episodes = self.batch.parts, config.evaluation.episodes
         return evaluate_each(parts.policy, states, parts.env, seeds, episodes, DTYPES[config.dtype])
 

@@ -10,8 +10,17 @@ from pg_experiments.reports.statistics import Score, score
 BEST = "★"
 
 
-def print_table(comparison: Comparison, console: Console) -> None:
-    """One row per setting, the best of every task marked, and below it what the numbers are."""
+FINAL = "the final deterministic evaluation"
+
+
+def print_table(comparison: Comparison, console: Console, metric: str = FINAL) -> None:
+    """One row per setting, the best of every task marked, and below it what the numbers are.
+
+    Args:
+        comparison: to be shown.
+        console: to print on.
+        metric: which evaluation it is of, in words.
+    """
     best, digits = best_settings(comparison), digits_of(comparison)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("")
@@ -31,7 +40,7 @@ def print_table(comparison: Comparison, console: Console) -> None:
             style="bold green" if marked else None,
         )
     console.print(table)
-    console.print(caption(comparison), style="dim")
+    console.print(caption(comparison, metric), style="dim")
 
 
 def best_settings(comparison: Comparison) -> list[Setting]:
@@ -45,17 +54,15 @@ def best_settings(comparison: Comparison) -> list[Setting]:
     return best
 
 
-def caption(comparison: Comparison) -> str:
+def caption(comparison: Comparison, metric: str = FINAL) -> str:
     """What metric, how many episodes, which seeds, which interval, and over which runs the means are."""
     completed = [run for setting in comparison.settings for run in setting.completed]
     if not completed:
-        return "No run has completed: there is no final evaluation to compare."
+        return "No run has completed: there is no evaluation to compare."
     episodes = " or ".join(str(count) for count in sorted({run.episodes or 0 for run in completed}))
     repeated = any(len(setting.completed) > 1 for setting in comparison.settings)
     over = "mean, sd and 95 % interval (Student's t) over" if repeated else "of one seed, so without interval:"
-    lines = [
-        f"Mean return of the final deterministic evaluation, {episodes} episodes per run; {over} {_seeds(comparison)}."
-    ]
+    lines = [f"Mean return of {metric}, {episodes} episodes per run; {over} {_seeds(comparison)}."]
     if any(setting.missing() for setting in comparison.settings):
         lines.append("Means are over the completed runs only.")
     if best_settings(comparison):
