@@ -117,7 +117,7 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
     items, check = _items(config.env), env is None
     wrappers = read_wrappers(items["wrappers"])
     if env is None:
-        env = wrapped(limited(make("env", config.env, runs.numbers, leave_out=own), items["step_seconds"]), wrappers)
+        env = around(make("env", config.env, runs.numbers, leave_out=own), config)
     spec = spec_for_policy(env.spec, wrappers)
     policy = make("policy", config.policy, runs.numbers, spec=spec)
     check_policy_fits(config.policy, spec)
@@ -140,6 +140,12 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
         optimizer=make_optimizer("optimizer", config.optimizer, runs.numbers, check),
         rewards=reward_wrappers(wrappers),
     )
+
+
+def around(env: Env, config: Config) -> Env:
+    """An environment with the time limit of its steps and the wrappers of a config."""
+    items = _items(config.env)
+    return wrapped(limited(env, items["step_seconds"]), read_wrappers(items["wrappers"]))
 
 
 def make(

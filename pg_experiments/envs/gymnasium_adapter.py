@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
 from pg_experiments.envs.checks import REAL_NUMBERS, box_problem, described, flag_of, number_of, state_problem
-from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition, Twin
 from pg_experiments.envs.time_limit import TimeLimit, TookTooLong
+from pg_experiments.envs.twins import frames_per_second, made
 from pg_experiments.errors import ConfigError, EnvError, first_line, nearest
 
 Copies = list[list[gymnasium.Env[Any, Any]]]  # [runs][envs]
@@ -70,6 +71,12 @@ class GymnasiumEnv:
             f"Gymnasium's `{self._id}`: observations {env.observation_space}, {seen}; "
             f"actions {env.action_space}{first}. Order and units are those of its documentation."
         )
+
+    def twin(self) -> Twin:
+        """The same id with `render_mode="rgb_array"`: every copy draws itself."""
+        probe = made(self._id, **{name: value for name, value in self._kwargs.items() if name != "render_mode"})
+        twin = GymnasiumEnv(self._id, {**self._kwargs, "render_mode": "rgb_array"}, self._limit)
+        return Twin(twin, lambda state, run, copy: state[run][copy].render(), frames_per_second(probe), probe.close)
 
     def limit_steps(self, limit: TimeLimit) -> None:
         """Interrupt every step and every reset of a copy that takes longer."""

@@ -7,7 +7,8 @@ from typing import Any
 from pg_experiments.errors import printable
 from pg_experiments.reports.collect import Run
 
-NOT_SETTINGS = ("seed", "logging.", "checkpoint.", "sweep.")  # keys that change nothing about what is compared
+# keys that change nothing about what is compared
+NOT_SETTINGS = ("seed", "logging.", "checkpoint.", "sweep.", "evaluation.video")
 LEARNING_RATE = "optimizer.lr"
 TASK = ("env._target_", "env.id", "env.max_episode_steps")  # with another one of these, returns mean something else
 ABSENT = "absent"
