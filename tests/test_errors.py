@@ -468,8 +468,8 @@ def test_a_wrong_value_in_a_runs_config_is_one_line_that_names_it(run_evaluate, 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--episodes", "0"), "--episodes=0: must be at least 1"),
-        (("--episodes", "-3"), "--episodes=-3: must be at least 1"),
+        (("--episodes", "0"), "--episodes=0: must be from 1 to 1000000"),
+        (("--episodes", "-3"), "--episodes=-3: must be from 1 to 1000000"),
         (("--episodes", "many"), "argument --episodes"),
         (("--seed", "1.5"), "argument --seed"),
         (("--nothing",), "--nothing"),
