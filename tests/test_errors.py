@@ -404,8 +404,9 @@ def run_evaluate(capfd):
 
 
 def test_evaluating_a_folder_that_is_no_run_says_so(run_evaluate, tmp_path):
-    for folder in (tmp_path, tmp_path / "missing"):
-        assert_one_line(run_evaluate(folder), str(folder), "not a run's folder")
+    assert_one_line(run_evaluate(tmp_path), str(tmp_path), "not a run's folder")
+    missing = tmp_path / "missing"
+    assert_one_line(run_evaluate(missing), str(missing), "there is no such folder")
 
 
 def test_evaluating_a_run_without_a_checkpoint_names_the_missing_file(run_evaluate, copied):
