@@ -1,5 +1,6 @@
 """The export command: every policy in every format acts as the original; what cannot be exported is said in a line."""
 
+import logging
 import re
 import subprocess
 import sys
@@ -58,6 +59,12 @@ def larger(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         name: part if name.startswith("observation_statistics") else part + 0.5 * noise[name]
         for name, part in parameters.items()
     }
+
+
+@pytest.fixture(autouse=True)
+def _handlers_of_other_tests_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library's log handler that was made in another test complains on stderr that its stream is closed."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
 
 
 @pytest.fixture(scope="module")
