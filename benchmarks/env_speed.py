@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 
 from pg_experiments import compose
 from pg_experiments.config import SCHEMAS
+from pg_experiments.env_config import GYMNASIUM_TASKS
 from pg_experiments.envs.interface import DiscreteActions, Env
 from pg_experiments.runs import build, stack
 
@@ -126,7 +127,7 @@ def main() -> None:
     sides = {
         f"{name} {runs} x {envs}": native_steps(name, runs, envs)
         for name in SCHEMAS["env"]
-        if name != "gymnasium"
+        if name not in ("gymnasium", *GYMNASIUM_TASKS)
         for runs, envs in LAYOUTS
     }
     rivals = {"Gymnasium's CartPole-v1, vectorised": gymnasium_steps()}
