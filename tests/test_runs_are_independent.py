@@ -658,6 +658,7 @@ MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's number
     ("monitoring.py", "flags.any()"),  # of one run
     ("rollout.py", "running.any()"),  # whether anybody is still playing
     ("wrappers/repeat_action.py", "running.any()"),  # the same
+    ("envs/bioreactor_picture.py", "values.max()"),  # the height of a drawing
     ("rollout.py", "own.max()"),  # how long the grid has to be
     ("rollout.py", "first.max()"),
     ("algorithms/reinforce.py", "(self.entropy_coefficient > 0).any()"),  # whether to take a gradient that else is zero
