@@ -254,6 +254,22 @@ def test_what_belongs_to_an_environment_is_no_setting_of_its_own(tmp_path):
     assert table_of(compared(tmp_path)).count("★") == 3  # the best of each environment, and the explanation
 
 
+def test_what_belongs_to_an_id_of_gymnasium_is_no_setting_of_its_own(tmp_path):
+    for env in ("hopper", "half_cheetah", "pendulum"):
+        write_run(tmp_path / env, f"env={env}")
+    assert labels(tmp_path)[1] == [
+        "env=GymnasiumEnv, env.id=HalfCheetah-v5",
+        "env=GymnasiumEnv, env.id=Hopper-v5",
+        "env=Pendulum, env.id=absent",
+    ]
+
+
+def test_a_setting_without_differences_is_called_by_the_id_of_its_environment(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), "env=hopper", f"seed={seed}")
+    assert "Hopper-v5" in table_of(compared(tmp_path))
+
+
 def test_settings_that_share_the_highest_mean_are_all_marked(tmp_path):
     for rate, value in (("0.1", 500.0), ("0.2", 500.0), ("0.3", 499.0)):
         run = ("policy=softmax", "env=cartpole", f"optimizer.lr={rate}")

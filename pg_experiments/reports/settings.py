@@ -9,7 +9,8 @@ from pg_experiments.reports.collect import Run
 
 NOT_SETTINGS = ("seed", "logging.", "checkpoint.", "sweep.")  # keys that change nothing about what is compared
 LEARNING_RATE = "optimizer.lr"
-TASK = ("env._target_", "env.id", "env.max_episode_steps")  # with another one of these, returns mean something else
+ENV_ID = "env.id"  # decides the other keys of `env` as a class does, where it is Gymnasium's
+TASK = ("env._target_", ENV_ID, "env.max_episode_steps")  # with another one of these, returns mean something else
 ABSENT = "absent"
 
 
@@ -103,7 +104,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
             notes.append(f"{run.folder}: left out, it is the same run as {double.folder}")
     ordered = sorted(groups.values(), key=lambda group: [_order(group[0].config.get(key, ABSENT)) for key in keys])
     names = {LEARNING_RATE: "learning rate"} if keys == [LEARNING_RATE] else {key: _short(key) for key in keys}
-    shown = names or {f"{part}._target_": part for part in ("policy", "env")}
+    env = ENV_ID if all(run.config.get(ENV_ID) for run in runs) else "env._target_"
+    shown = names or {"policy._target_": "policy", env: "env"}
     settings = tuple(
         Setting(
             values={name: _text(key, group[0].config.get(key, ABSENT)) for key, name in shown.items()},
@@ -133,10 +135,12 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
         for key, column in values.items()
         if len(set(column)) > 1 and len({_hashable(run.config.get(key, ABSENT)) for run in runs}) > 1
     ]
-    parts = [key for key in keys if key.endswith("_target_")]
+    parts = [key for key in keys if key.endswith("_target_") or key == ENV_ID]
 
     def follows_a_part(key: str) -> bool:
-        owners = [part for part in parts if part != key and key.startswith(part.removesuffix("_target_"))]
+        owners = [part for part in parts if part != key and key.startswith(part.rpartition(".")[0] + ".")]
+        if key.endswith("_target_"):
+            owners = [part for part in owners if part != ENV_ID]
         return any(len(set(zip(values[part], values[key], strict=True))) == len(set(values[part])) for part in owners)
 
     keys = [key for key in keys if not follows_a_part(key)]
