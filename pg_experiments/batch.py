@@ -10,6 +10,7 @@ from pg_experiments.algorithms.reinforce import Iteration
 from pg_experiments.config import Config
 from pg_experiments.envs.checks import name_of
 from pg_experiments.errors import reason_of
+from pg_experiments.evaluating.on_the_way import check_video
 from pg_experiments.monitoring import with_env_problems
 from pg_experiments.optimizers import Learner
 from pg_experiments.policies.networks import Parameters
@@ -41,6 +42,7 @@ class Batch:
         self.runs = stack(configs)
         self.parts = build(self.runs)
         check_parameters_fit(configs[0], self.parts, len(configs))
+        check_video(configs[0], self.parts.env)
         dtype = DTYPES[configs[0].dtype]
         first = [generator_for(config.seed, "parameters") for config in configs]
         self.policy = Learner(self.parts.optimizer, self.parts.trained_policy.init(first, dtype))

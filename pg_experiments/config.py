@@ -35,6 +35,7 @@ from pg_experiments.env_config import (
     NavigationDiscreteConfig,
     PendulumConfig,
 )
+from pg_experiments.errors import ConfigError
 from pg_experiments.network_config import NetworkConfig
 from pg_experiments.schema_fields import SCHEDULES, check_value, checked, per_run
 from pg_experiments.wrapper_config import read_wrappers
@@ -130,6 +131,7 @@ class EvaluationConfig:
     every: int = checked(0, at_least=0)
     episodes: int = checked(100, at_least=1, at_most=MOST_EPISODES)
     seed: int | None = checked(None, at_least=0, at_most=2**63 - 1)
+    video: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dict[str, An
             yield f"{prefix}{name}", value, metadata
 
 
-FREE_KEYS = ("logging.", "checkpoint.", "sweep.", "env.step_seconds")  # change no number of a run
+FREE_KEYS = ("logging.", "checkpoint.", "sweep.", "evaluation.video", "env.step_seconds")  # change no number of a run
 
 
 def differences(before: Config, now: Config) -> list[str]:
@@ -265,6 +267,8 @@ def check_values(config: Config) -> None:
         check_value(key, value, metadata)
         if key == "env.wrappers":
             read_wrappers(value)
+    if config.evaluation.video and not config.logging.tensorboard:
+        raise ConfigError("evaluation.video", True, "is written for TensorBoard; it needs logging.tensorboard=true")
 
 
 def check_seed(seed: int) -> None:
@@ -276,6 +280,7 @@ def config_sha256(config: Config) -> str:
     """SHA-256 over what decides a run's numbers: the config without `FREE_KEYS`, as JSON."""
     items = {key: value for key, value in asdict(config).items() if key not in ("logging", "checkpoint", "sweep")}
     items["env"] = {key: value for key, value in items["env"].items() if key != "step_seconds"}
+    del items["evaluation"]["video"]
     if items["evaluation"]["seed"] is None:  # a run from before there was this key is still the same run
         del items["evaluation"]["seed"]
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pg_experiments.errors import UserError, fail, printable
+from pg_experiments.errors import ConfigError, UserError, fail, printable
 from pg_experiments.trust import imports_from_elsewhere
 
 if TYPE_CHECKING:
     from pg_experiments.evaluating.many import How
 
 MOST_SEED, MOST_EPISODES = 2**63 - 1, 1_000_000
+VIDEO, SHOWN = "evaluation.mp4", 3
 EXIT_NOT_ALL = 1
 
 
@@ -38,6 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--seed", type=int, metavar="S", help="of the episodes, the same for all runs (default: each run's own)"
     )
     parser.add_argument(
+        "--video",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="FILE",
+        help=f"of one run: show the first {SHOWN} episodes in an .mp4 or .gif (default: DIR/{VIDEO}); after DIR",
+    )
+    parser.add_argument(
         "--trust",
         action="append",
         default=[],
@@ -57,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from pg_experiments.evaluating.many import How
 
             how = How(options.episodes, options.seed, not options.stochastic, options.checkpoint, tuple(options.trust))
-            all_evaluated = evaluate(options.folder, how)
+            all_evaluated = evaluate(options.folder, how, options.video)
     except UserError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -66,8 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(EXIT_NOT_ALL)
 
 
-def evaluate(folder: Path, how: "How") -> bool:
+def evaluate(folder: Path, how: "How", video: Path | None = None) -> bool:
     """Do what the command says.
+
+    Args:
+        folder: of a run, or of a sweep.
+        how: what is played.
+        video: file to show some episodes in, an empty path for `evaluation.mp4` in the folder; None: no video.
 
     Returns:
         Whether every run was evaluated.
@@ -80,20 +94,30 @@ def evaluate(folder: Path, how: "How") -> bool:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
     if (folder / SAVED).is_file() or not any(folder.rglob(str(SAVED))):
-        evaluate_run(folder, how)
+        evaluate_run(folder, how, video)
         return True
+    if video is not None:
+        raise ConfigError("--video", None, f"is of one run, and {folder} holds several; give the folder of one of them")
     return evaluate_sweep(folder, how)
 
 
-def evaluate_run(run_dir: Path, how: "How") -> None:
-    """Evaluate one run, whatever its training came to, and print the outcome."""
+def evaluate_run(run_dir: Path, how: "How", video: Path | None = None) -> None:
+    """Evaluate one run, whatever its training came to, print the outcome, and show some of it."""
+    from pg_experiments.evaluating.playing import Episodes, frames_per_second, played
     from pg_experiments.evaluating.progress import shown
+    from pg_experiments.evaluating.video import check_path, write_video
     from pg_experiments.evaluation import evaluate_each
     from pg_experiments.policies.module import restore
     from pg_experiments.runs import DTYPES, build, stack
 
+    if video is not None:
+        path = video if video.name else run_dir / VIDEO
+        check_path(path)
+        if video.name and path.exists():
+            raise ConfigError("--video", path, "is there already; choose another name")
     policy, parameters, config = restore(run_dir, how.checkpoint, how.trust)
     env = build(stack([config])).env
+    speed = 0.0 if video is None else frames_per_second(env, "--video")
     with shown(env.spec.max_episode_steps) as advance:
         (outcome,) = evaluate_each(
             policy,
@@ -112,6 +136,12 @@ def evaluate_run(run_dir: Path, how: "How") -> None:
     print(f"  return mean   {outcome.return_mean:10.2f}   {interval}")
     print(f"  return sd     {outcome.return_std:10.2f}")
     print(f"  length mean   {outcome.length_mean:10.2f} steps")
+    if video is not None:
+        count = min(SHOWN, how.episodes)
+        seed = how.seed_of(config)
+        episodes = Episodes(config, policy, parameters, env, seed, how.episodes, count, how.deterministic)
+        returns = write_video(path, played(episodes, "--video"), speed, count)
+        print(f"  video         {path}: episodes with returns {', '.join(f'{each:.2f}' for each in returns)}")
 
 
 def evaluate_sweep(folder: Path, how: "How") -> bool:

@@ -73,6 +73,7 @@ class Recording:
         counts: Mapping[int, tuple[int, int]],
         last: Collection[int],
         errors: Errors,
+        videos: Mapping[int, Any],
     ) -> None:
         """One row of metrics for every run for which it is time; always for the last iteration of a run.
 
@@ -82,6 +83,7 @@ class Recording:
             counts: iterations and env steps that each run has done.
             last: the runs that have used their steps.
             errors: of the runs; what prevents writing is added.
+            videos: of evaluations on the way, as `RunFolder.write` takes them.
         """
         for run, numbers in columns.items():
             if run not in self:
@@ -90,7 +92,8 @@ class Recording:
             if due or errors[run] or run in last:
                 row = {**numbers, **({EVALUATION: evaluations[run]} if run in evaluations else {})}
                 folder, at = self._folders[run], counts[run]
-                problem = problem_of(lambda: folder.write(*at, row), folder.folder)  # noqa: B023 - called at once
+                video = videos.get(run)
+                problem = problem_of(lambda: folder.write(*at, row, video), folder.folder)  # noqa: B023 - called at once
                 errors[run] = errors[run] or problem
 
     def consider(self, run: int, value: float, by: str, state: State) -> None:
@@ -132,17 +135,24 @@ class Recording:
         return {run: problem for run, problem in zip(due, found, strict=True) if problem}
 
     def finish(
-        self, run: int, result: RunResult, state: State, seconds: Mapping[str, float], details: str = ""
+        self,
+        run: int,
+        result: RunResult,
+        state: State,
+        seconds: Mapping[str, float],
+        details: str = "",
+        video: Any = None,
     ) -> str | None:
         """Write the last checkpoint and `result.json`; what prevented it.
 
         Args:
             details: for the log, such as a traceback.
+            video: of the evaluation, as `RunFolder.write` takes it.
         """
         folder = self._folders[run]
         if details:
             problem_of(lambda: folder.log(details), folder.folder)
-        return problem_of(lambda: folder.finish(result, state, seconds), folder.folder)
+        return problem_of(lambda: folder.finish(result, state, seconds, video), folder.folder)
 
     def close(self) -> None:
         """Close every file; once more does nothing."""

@@ -55,8 +55,14 @@ class RunRecords:
         self._before: tuple[int, Positions] | None = None  # the latest row's iteration, and where it begins
         self._flushed = time.monotonic()
 
-    def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float]) -> None:
-        """Add one row; TensorBoard's step is `env_steps`."""
+    def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float], video: Any = None) -> None:
+        """Add one row; TensorBoard's step is `env_steps`.
+
+        Args:
+            iteration, env_steps: of the row.
+            metrics: by tag.
+            video: a summary that goes with them into the events.
+        """
         self._before = iteration, self._here()
         row = {"iteration": iteration, "env_steps": env_steps, **metrics}
         text = io.StringIO(newline="")
@@ -67,13 +73,17 @@ class RunRecords:
         self._csv_file.write(text.getvalue().encode())
         if self._events:
             self._events.add_scalars(metrics, env_steps)
+            if video is not None:
+                self._events.add_summary(video, env_steps)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
-    def final_evaluation(self, env_steps: int, return_mean: float) -> None:
-        """Give the HParams tab the metric of the finished run."""
+    def final_evaluation(self, env_steps: int, return_mean: float, video: Any = None) -> None:
+        """Give the HParams tab the metric of the finished run, and a video of it where there is one."""
         if self._events:
             self._events.add_scalars({"evaluation/return_mean": return_mean}, env_steps)
+            if video is not None:
+                self._events.add_summary(video, env_steps)
 
     def hyperparameters(self, values: Mapping[str, Any]) -> None:
         """Put the run's config into TensorBoard's HParams tab, with the final evaluation as its metric.
@@ -165,9 +175,9 @@ class EventFile:
             event.summary.value.add(tag=tag, simple_value=number)
         self._write(event)
 
-    def add_summary(self, summary: Any) -> None:
-        """One event with a summary that describes the run, such as those of `tensorboard_summaries.py`."""
-        self._write(self._event(wall_time=time.time(), summary=summary))
+    def add_summary(self, summary: Any, step: int = 0) -> None:
+        """One event with a summary, such as those of `tensorboard_summaries.py`."""
+        self._write(self._event(wall_time=time.time(), step=step, summary=summary))
 
     def length(self) -> int:
         """Bytes written so far."""

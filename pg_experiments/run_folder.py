@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pg_experiments import checkpoint
 from pg_experiments.backend_config import described
@@ -92,12 +93,24 @@ class RunFolder:
         if not self._log.closed:
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
 
-    def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float]) -> None:
-        """A row of `metrics.csv` and TensorBoard, and now and then a line of the log."""
-        self._records.write(iteration, env_steps, metrics)
+    def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float], video: Any = None) -> None:
+        """A row of `metrics.csv` and TensorBoard, and now and then a line of the log.
+
+        Args:
+            iteration, env_steps, metrics: of the row.
+            video: for TensorBoard, or in words why there is none.
+        """
+        self._records.write(iteration, env_steps, metrics, self._shown(video))
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LOG_SECONDS
             self.log(f"iteration {iteration}, {env_steps:,} env steps, return {metrics['episode/return_mean']:.2f}")
+
+    def _shown(self, video: Any) -> Any:
+        """A video that there is; why there is none is said in the log."""
+        if isinstance(video, str):
+            self.log(f"no video of the evaluation: {video}")
+            return None
+        return video
 
     def consider(self, value: float, by: str, state: State) -> None:
         """Remember the state that had this mean return if it is the best so far; `best.pt` is written with `last.pt`.
@@ -130,8 +143,13 @@ class RunFolder:
         checkpoint.save(self.folder, content, before, self.config.checkpoint.keep)
         self.saved = iteration
 
-    def finish(self, result: RunResult, state: State, seconds: Mapping[str, float]) -> None:
-        """Checkpoint, last row, and `result.json`, whose presence says that all of it is there."""
+    def finish(self, result: RunResult, state: State, seconds: Mapping[str, float], video: Any = None) -> None:
+        """Checkpoint, last row, and `result.json`, whose presence says that all of it is there.
+
+        Args:
+            result, state, seconds: of the run.
+            video: of its evaluation, as for `write`.
+        """
         if self._records.closed:  # an interruption may find a run that is through
             return
         if result.status == "interrupted":  # in the middle of an iteration, perhaps with its row
@@ -141,7 +159,8 @@ class RunFolder:
             return
         self.save(state, seconds)  # before the last row: killed in between, a run must not write it twice
         if result.evaluation:
-            self._records.final_evaluation(result.env_steps, result.evaluation["return_mean"])
+            return_mean = result.evaluation["return_mean"]
+            self._records.final_evaluation(result.env_steps, return_mean, self._shown(video))
         self._log_end(result)
         if result.evaluation:
             scores = result.evaluation

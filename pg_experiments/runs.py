@@ -119,10 +119,10 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
     items, check = _items(config.env), env is None
     wrappers = read_wrappers(items["wrappers"])
     if env is None:
-        env = limited(not_native(items) or make("env", config.env, runs.numbers, leave_out=own), items["step_seconds"])
-        if try_out := getattr(env, "try_out", None):  # one that others have written
+        env = not_native(items) or make("env", config.env, runs.numbers, leave_out=own)
+        env = around(env, config)
+        if try_out := getattr(innermost(env), "try_out", None):  # one that others have written
             try_out()
-        env = wrapped(env, wrappers)
     spec = spec_for_policy(env.spec, wrappers)
     policy = make("policy", config.policy, runs.numbers, spec=spec)
     check_policy_fits(config.policy, spec)
@@ -145,6 +145,12 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
         optimizer=make_optimizer("optimizer", config.optimizer, runs.numbers, check),
         rewards=reward_wrappers(wrappers),
     )
+
+
+def around(env: Env, config: Config) -> Env:
+    """An environment with the time limit of its steps and the wrappers of a config."""
+    items = _items(config.env)
+    return wrapped(limited(env, items["step_seconds"]), read_wrappers(items["wrappers"]))
 
 
 def make(

@@ -6,6 +6,7 @@ from typing import Any
 from pg_experiments.config import GROUPS, Config, walk
 
 METRIC = "evaluation/return_mean"
+VIDEO = "evaluation/episode"
 FIRST = ("optimizer.lr", "seed")  # the columns that are looked for first, in every run
 CHARTS = {
     "learning": {
@@ -119,6 +120,14 @@ def session(values: Mapping[str, Any]) -> list[Any]:
             metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=SessionEndInfo(status=STATUS_SUCCESS))
         ),
     ]
+
+
+def animation(gif: bytes, width: int, height: int) -> Any:
+    """An episode among the images: TensorBoard hands a gif to the browser as it is, which shows it move."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=gif)
+    return Summary(value=[Summary.Value(tag=VIDEO, image=image)])
 
 
 def _hparams_summary(tag: str, data: Any) -> Any:

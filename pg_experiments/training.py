@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,6 +16,7 @@ from pg_experiments.batch import Batch, State, joined, parameters_of, rows_of, w
 from pg_experiments.config import Config, config_sha256, evaluation_seed
 from pg_experiments.envs.hanging import failed_first
 from pg_experiments.errors import EnvError, UserError, reason_of
+from pg_experiments.evaluating.on_the_way import video_of
 from pg_experiments.evaluation import Evaluation, evaluate_each
 from pg_experiments.interruption import Stop, heard, unbroken
 from pg_experiments.memory import keep_freed_memory
@@ -192,10 +193,11 @@ class _Training:
         self.training_seconds += time.perf_counter() - begin
         columns = self._columns_of(runs, iteration)
         evaluations = self._evaluate_on_the_way(states, errors)
+        videos = {run: self._video(Ended(run, states[run])) for run in evaluations if not errors[run]}
         with unbroken():  # the records of a run say what its state is
             last = [run for run in runs if self._has_used_its_steps(run)]
             counts = {run: (self.batch.iterations[run], self.batch.env_steps[run]) for run in runs}
-            self.recording.rows(columns, evaluations, counts, last, errors)
+            self.recording.rows(columns, evaluations, counts, last, errors, videos)
             self._consider(columns, evaluations, states, errors)
             going = {run: state for run, state in (self.good | states).items() if run in self.batch.active}
             whole = {run: state for run, state in going.items() if not errors.get(run)}
@@ -283,6 +285,8 @@ class _Training:
         if not self.waiting or (self.batch.active and time.monotonic() - self.waiting_since < WAITING_SECONDS):
             return
         outcomes = self._evaluate(self.waiting)
+        pairs = list(zip(self.waiting, outcomes, strict=True))
+        videos = {ended.run: self._final_video(ended, outcome) for ended, outcome in pairs}
 
         def finish(ended: Ended, outcome: Evaluation | str) -> None:
             if isinstance(outcome, str):
@@ -290,10 +294,10 @@ class _Training:
                 return
             if self.configs[ended.run].evaluation.every:
                 self.recording.consider(ended.run, outcome.return_mean, EVALUATION, ended.state)
-            self._finish(ended, "completed", evaluation=outcome)
+            self._finish(ended, "completed", evaluation=outcome, video=videos[ended.run])
 
         with unbroken():
-            together(lambda pair: finish(*pair), list(zip(self.waiting, outcomes, strict=True)))
+            together(lambda pair: finish(*pair), pairs)
             self.waiting = []
 
     def _evaluate(self, ended: Sequence[Ended]) -> list[Evaluation | str]:
@@ -303,6 +307,17 @@ class _Training:
         parts, episodes = self.batch.parts, config.evaluation.episodes
         return evaluate_each(parts.policy, states, parts.env, seeds, episodes, DTYPES[config.dtype])
 
+    def _video(self, ended: Ended) -> Any:
+        """Of one episode of a run's evaluation, if it is asked for; or why there is none."""
+        config, parts = self.configs[ended.run], self.batch.parts
+        return video_of(config, parts.policy, ended.state["policy"]["parameters"], parts.env)
+
+    def _final_video(self, ended: Ended, outcome: Evaluation | str) -> Any:
+        """Of the last evaluation, where that of the last iteration has not been the same."""
+        every = self.configs[ended.run].evaluation.every
+        was_shown = every and iterations_of(ended.state) % every == 0
+        return None if was_shown or isinstance(outcome, str) or ended.run not in self.recording else self._video(ended)
+
     def _finish(
         self,
         ended: Ended,
@@ -310,6 +325,7 @@ class _Training:
         error: str | None = None,
         details: str = "",
         evaluation: Evaluation | None = None,
+        video: Any = None,
     ) -> None:
         """Make a run's result and write its checkpoint and `result.json`."""
         run, state = ended
@@ -333,7 +349,7 @@ class _Training:
             policy=PolicyModule(self.batch.parts.policy, state["policy"]["parameters"]),
         )
         if run in self.recording:
-            problem = self.recording.finish(run, result, state, seconds, details)
+            problem = self.recording.finish(run, result, state, seconds, details, video)
             if problem and status == "completed":
                 result.status, result.error = "failed", problem
         elif details:

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from pg_experiments.envs.interface import DiscreteActions, EnvSpec, Transition
+from pg_experiments.envs.interface import DiscreteActions, EnvSpec, Transition, Twin
+from pg_experiments.envs.twins import gymnasium_twin, put_state
 
 GRAVITY = 9.8  # m/s^2
 MASS = 1.0  # kg, of each link
@@ -59,6 +60,9 @@ class Acrobot:
         terminated = height > 1
         reward = terminated.to(height.dtype) - 1
         return Transition(state, self._observation(state), reward, terminated, torch.zeros_like(terminated))
+
+    def twin(self) -> Twin:
+        return gymnasium_twin(self, "Acrobot-v1", put_state, 4)
 
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)

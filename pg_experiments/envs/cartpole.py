@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from pg_experiments.envs.interface import DiscreteActions, EnvSpec, Transition
+from pg_experiments.envs.interface import DiscreteActions, EnvSpec, Transition, Twin
+from pg_experiments.envs.twins import gymnasium_twin, put_state
 
 GRAVITY = 9.8  # m/s^2
 MASS_POLE = 0.1  # kg
@@ -69,6 +70,9 @@ class CartPole:
         terminated = (state[0].abs() > position_limit).logical_or_(state[2].abs() > angle_limit)
         observation = torch.stack(state, -1)
         return Transition(state, observation, torch.ones_like(position), terminated, torch.zeros_like(terminated))
+
+    def twin(self) -> Twin:
+        return gymnasium_twin(self, "CartPole-v1", put_state, 4)
 
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)

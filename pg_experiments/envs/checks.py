@@ -17,6 +17,13 @@ def name_of(env: Env) -> str:
     return str(getattr(env, "name", type(env).__name__))
 
 
+def innermost(env: Env) -> Env:
+    """The environment inside all wrappers."""
+    while (inner := getattr(env, "inner", None)) is not None:
+        env = inner
+    return env
+
+
 def fits(after: Any, shape: torch.Size, dtype: torch.dtype) -> bool:
     """Whether a transition holds tensors of the right shapes and types; a microsecond, at every step.
 

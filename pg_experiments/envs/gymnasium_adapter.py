@@ -12,11 +12,12 @@ from torch import Tensor
 
 from pg_experiments.envs.checks import described, flag_of, number_of
 from pg_experiments.envs.contract import check_spaces, try_out
-from pg_experiments.envs.interface import EnvSpec, Transition
+from pg_experiments.envs.interface import EnvSpec, Transition, Twin
 from pg_experiments.envs.making import make_copy
 from pg_experiments.envs.seeds import seeds_of
 from pg_experiments.envs.spaces import actions_of, env_action, observations_of
 from pg_experiments.envs.time_limit import TimeLimit, TookTooLong
+from pg_experiments.envs.twins import frames_per_second, made
 from pg_experiments.errors import ConfigError, EnvError, first_line
 
 Copies = list[list[gymnasium.Env[Any, Any]]]  # [runs][envs]
@@ -75,6 +76,12 @@ class GymnasiumEnv:
             f"Gymnasium's `{self._id}`: observations {env.observation_space}, {seen}; "
             f"actions {env.action_space}{first}. Order and units are those of its documentation."
         )
+
+    def twin(self) -> Twin:
+        """The same id with `render_mode="rgb_array"`: every copy draws itself."""
+        probe = made(self._id, **{name: value for name, value in self._kwargs.items() if name != "render_mode"})
+        twin = GymnasiumEnv(self._id, {**self._kwargs, "render_mode": "rgb_array"}, self._limit)
+        return Twin(twin, lambda state, run, copy: state[run][copy].render(), frames_per_second(probe), probe.close)
 
     def limit_steps(self, limit: TimeLimit) -> None:
         """Interrupt every step and every reset of a copy that takes longer."""

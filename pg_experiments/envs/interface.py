@@ -1,6 +1,6 @@
 """What an environment is to this package: plain functions over tensors that hold every copy of every run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -106,4 +106,34 @@ class Env(Protocol):
 
     def join(self, states: Sequence[EnvState]) -> EnvState:
         """The runs of several states, one after the other: some have just begun while others were playing."""
+        ...
+
+
+class Twin(NamedTuple):
+    """How an environment is looked at.
+
+    Attributes:
+        env: that plays the same task, and the same episodes from the same noise; where the states of the environment
+            itself can be drawn, that is itself.
+        picture: of one copy in a state of that `env`, uint8 `[height, width, 3]`, from (state, run, copy).
+        frames_per_second: at which it looks as it is meant to.
+        close: gives back what drawing took.
+    """
+
+    env: Env
+    picture: Callable[[EnvState, int, int], Any]
+    frames_per_second: float
+    close: Callable[[], None]
+
+
+@runtime_checkable
+class HasTwin(Protocol):
+    """What an environment offers besides `Env` if it can be looked at: in videos, nowhere else."""
+
+    def twin(self) -> Twin:
+        """A new one, for one episode.
+
+        Raises:
+            ConfigError: when this environment cannot be drawn after all.
+        """
         ...

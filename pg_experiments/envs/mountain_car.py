@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition, Twin
+from pg_experiments.envs.twins import gymnasium_twin, put_state
 
 LEFT, RIGHT = -1.2, 0.6  # ends of the road; all lengths in the units of the source
 MAX_SPEED = 0.07  # per step
@@ -65,6 +66,9 @@ class MountainCar(_Road):
     def spec(self) -> EnvSpec:
         return EnvSpec(2, DiscreteActions(3), self.max_episode_steps, reset_noise_size=1)
 
+    def twin(self) -> Twin:
+        return gymnasium_twin(self, "MountainCar-v0", put_state, 2)
+
     def step(self, state: State, action: Int64[Tensor, "runs envs"], running: Bool[Tensor, "runs envs"]) -> Transition:
         state = self._moved(state, (action - 1).to(state[0].dtype) * PUSH)
         terminated = (state[0] >= GOAL) & (state[1] >= 0)
@@ -87,6 +91,9 @@ class MountainCarContinuous(_Road):
     @property
     def spec(self) -> EnvSpec:
         return EnvSpec(2, BoxActions((-1.0,), (1.0,)), self.max_episode_steps, reset_noise_size=1)
+
+    def twin(self) -> Twin:
+        return gymnasium_twin(self, "MountainCarContinuous-v0", put_state, 2)
 
     def step(
         self, state: State, action: Float[Tensor, "runs envs 1"], running: Bool[Tensor, "runs envs"]

@@ -1,15 +1,16 @@
 """Navigation: climb a smooth field to its maximum, by steps of any angle and length or by fixed ones."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition, Twin
 from pg_experiments.envs.navigation_field import (
     CONTINUOUS_MAX_EPISODE_STEPS,
     DISCRETE_MAX_EPISODE_STEPS,
@@ -27,6 +28,7 @@ from pg_experiments.envs.navigation_field import (
     scaled_position,
     within_target,
 )
+from pg_experiments.envs.twins import gymnasium_twin
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ class Navigation:
         angle, step_size = action[..., 0], action[..., 1].clamp(0.0, MAX_STEP)
         return _move(state, torch.cos(angle) * step_size, torch.sin(angle) * step_size)
 
+    def twin(self) -> Twin:
+        return gymnasium_twin(self, "pg_experiments/Navigation-v0", _way(), 2)
+
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)
 
@@ -104,6 +109,9 @@ class NavigationDiscrete:
     ) -> Transition:
         move_x, move_y = _moves(state[0].dtype)
         return _move(state, move_x[action], move_y[action])
+
+    def twin(self) -> Twin:
+        return gymnasium_twin(self, "pg_experiments/NavigationDiscrete-v0", _way(), 2)
 
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)
@@ -148,3 +156,14 @@ def _move(
         terminated,
         torch.zeros_like(terminated),
     )
+
+
+def _way() -> Callable[[Any, list[float]], None]:
+    """Lets the picture show the way up to the position that is put into it; the first one is the start."""
+    way: list[tuple[float, ...]] = []
+
+    def put(env: Any, position: list[float]) -> None:
+        way.append(tuple(position))
+        env.trajectory = way
+
+    return put

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from pg_experiments.envs.interface import BoxActions, EnvSpec, Transition
+from pg_experiments.envs.interface import BoxActions, EnvSpec, Transition, Twin
+from pg_experiments.envs.twins import gymnasium_twin, put_state
 
 GRAVITY = 10.0  # m/s^2
 MASS = 1.0  # kg
@@ -60,6 +61,9 @@ class Pendulum:
         return Transition(
             (angle, angular_velocity), self._observation(angle, angular_velocity), cost.neg_(), never, never
         )
+
+    def twin(self) -> Twin:
+        return gymnasium_twin(self, "Pendulum-v1", put_state, 2)
 
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)

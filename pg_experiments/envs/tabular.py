@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from pg_experiments.envs.interface import DiscreteActions, EnvSpec, Transition
+from pg_experiments.envs.interface import DiscreteActions, EnvSpec, Transition, Twin
+from pg_experiments.envs.twins import gymnasium_twin
 from pg_experiments.errors import ConfigError
 
 Cell = tuple[int, int]  # row and column
@@ -124,6 +125,9 @@ class FrozenLake(_Tabular):
             raise ConfigError("env.map", list(self.map), wanted)
         object.__setattr__(self, "table", self._table())
 
+    def twin(self) -> Twin:
+        return gymnasium_twin(self, "FrozenLake-v1", _put, 1, desc=list(self.map), is_slippery=self.is_slippery)
+
     def _table(self) -> Table:
         size = (len(self.map), len(self.map[0]))
 
@@ -162,6 +166,9 @@ class CliffWalking(_Tabular):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "table", self._table())
+
+    def twin(self) -> Twin:
+        return gymnasium_twin(self, "CliffWalking-v1", _put, 1, is_slippery=self.is_slippery)
 
     def _table(self) -> Table:
         size = (CLIFF_ROWS, CLIFF_COLUMNS)
@@ -213,3 +220,8 @@ def _drawn(
     """The outcome that a uniform number stands for: the first whose cumulative probability is above it."""
     below = (noise[..., None] >= probability.cumsum(-1)).sum(-1)
     return below.clamp(max=probability.shape[-1] - 1)
+
+
+def _put(env: Any, place: list[float]) -> None:
+    """Into Gymnasium's environment of toy text."""
+    env.s = int(place[0])

@@ -6,7 +6,7 @@ from typing import Any
 
 from pg_experiments.config import Config, config_sha256
 from pg_experiments.env_config import GymnasiumConfig
-from pg_experiments.envs.checks import name_of
+from pg_experiments.envs.checks import innermost, name_of
 from pg_experiments.envs.interface import BoxActions, Env, EnvSpec
 from pg_experiments.errors import printable
 from pg_experiments.exporting.check import TOLERANCE, Check
@@ -63,13 +63,6 @@ def readme(
 def outputs(spec: EnvSpec) -> tuple[str, str]:
     """The names of what a policy's module returns."""
     return "action", "std" if isinstance(spec.actions, BoxActions) else "probabilities"
-
-
-def innermost(env: Env) -> Env:
-    """The environment inside all wrappers."""
-    while (inner := getattr(env, "inner", None)) is not None:
-        env = inner
-    return env
 
 
 def _code(chosen: Format, file: str, config: Config, spec: EnvSpec) -> str:

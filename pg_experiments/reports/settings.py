@@ -7,7 +7,8 @@ from typing import Any
 from pg_experiments.errors import printable
 from pg_experiments.reports.collect import Run
 
-NOT_SETTINGS = ("seed", "logging.", "checkpoint.", "sweep.")  # keys that change nothing about what is compared
+# keys that change nothing about what is compared
+NOT_SETTINGS = ("seed", "logging.", "checkpoint.", "sweep.", "evaluation.video")
 LEARNING_RATE = "optimizer.lr"
 ENV_ID = "env.id"  # decides the other keys of `env` as a class does, where it is Gymnasium's
 TASK = ("env._target_", ENV_ID, "env.max_episode_steps")  # with another one of these, returns mean something else

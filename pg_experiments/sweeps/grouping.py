@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pg_experiments.errors import UserError
+from pg_experiments.evaluating.on_the_way import check_video
 from pg_experiments.runs import build, stack, structure_of
 from pg_experiments.sizing import check_parameters_fit
 from pg_experiments.sweeps.jobs import Job
@@ -55,10 +56,13 @@ def check_parts(jobs: Sequence[Job]) -> None:
         try:
             parts = build(stack([job.config for job in group]))
             check_parameters_fit(group[0].config, parts)
+            check_video(group[0].config, parts.env)
         except UserError as error:
             for job in group:
                 try:
-                    check_parameters_fit(job.config, build(stack([job.config])))
+                    parts = build(stack([job.config]))
+                    check_parameters_fit(job.config, parts)
+                    check_video(job.config, parts.env)
                 except UserError as own:
                     raise UserError(f"{own} (job {job.number}: {job.name})") from error
             raise
