@@ -18,6 +18,7 @@ BAR, TEXT = 24, 14  # pixels: height of the line of text above a picture, and of
 LEAST_WIDTH = 400  # pixels: smaller pictures are enlarged, or the text has no room
 HOLD_SECONDS = 1.0  # that the last picture of an episode stays
 GIF_WIDTH = 320  # pixels at most
+GIF_COLOURS = 128
 GIF_FRAMES = 200  # of an episode at most: of a longer one every second, third, ... step is shown
 MOST_FRAMES_PER_SECOND = 50.0  # of a gif, whose pictures stay for whole hundredths of a second
 
@@ -83,7 +84,7 @@ def _noted(frames: Iterable[Frame], shown: int, returns: list[float]) -> Iterato
     font = ImageFont.load_default(TEXT)
     for frame in frames:
         larger = -(-LEAST_WIDTH // frame.picture.shape[1])
-        picture = frame.picture.repeat(larger, 0).repeat(larger, 1)
+        picture = frame.picture.repeat(larger, 0).repeat(larger, 1) if larger > 1 else frame.picture
         height, width = picture.shape[:2]
         image = Image.new("RGB", (width + width % 2, height + height % 2 + BAR), "white")  # mp4 wants even sizes
         image.paste(Image.fromarray(picture), (0, BAR))
@@ -114,8 +115,8 @@ def _write_gif(
     clips: list[list[Image.Image]] = [[]]
     for image, last in images:
         if image.width > GIF_WIDTH:
-            image = image.resize((GIF_WIDTH, round(image.height * GIF_WIDTH / image.width)))
-        clips[-1].append(image.quantize(64))
+            image = image.resize((GIF_WIDTH, round(image.height * GIF_WIDTH / image.width)), Image.Resampling.BILINEAR)
+        clips[-1].append(image.quantize(GIF_COLOURS, Image.Quantize.FASTOCTREE))
         if last:
             clips.append([])
     pictures, durations = [], []
