@@ -60,10 +60,11 @@ def write_video(path: Path, frames: Iterable[Frame], frames_per_second: float, s
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     returns: list[float] = []
-    write = _write_mp4 if path.suffix == ".mp4" else _write_gif
+    gif = path.suffix == ".gif"
+    images = _noted(frames, shown, returns, GIF_WIDTH if gif else None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary, _noted(frames, shown, returns), frames_per_second)
+        (_write_gif if gif else _write_mp4)(temporary, images, frames_per_second)
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or first_line(error)})") from error
@@ -75,22 +76,28 @@ def write_video(path: Path, frames: Iterable[Frame], frames_per_second: float, s
 def gif_of(frames: Iterable[Frame], frames_per_second: float) -> tuple[bytes, int, int]:
     """A gif of one episode, its width and its height."""
     file = io.BytesIO()
-    width, height = _write_gif(file, _noted(frames, 1, []), frames_per_second)
+    width, height = _write_gif(file, _noted(frames, 1, [], GIF_WIDTH), frames_per_second)
     return file.getvalue(), width, height
 
 
-def _noted(frames: Iterable[Frame], shown: int, returns: list[float]) -> Iterator[tuple[Image.Image, bool]]:
+def _noted(
+    frames: Iterable[Frame], shown: int, returns: list[float], most_width: int | None = None
+) -> Iterator[tuple[Image.Image, bool]]:
     """Every picture with its line of text, and whether it is the last of its episode; returns are noted on the way."""
     font = ImageFont.load_default(TEXT)
     for frame in frames:
-        larger = -(-LEAST_WIDTH // frame.picture.shape[1])
-        picture = frame.picture.repeat(larger, 0).repeat(larger, 1) if larger > 1 else frame.picture
-        height, width = picture.shape[:2]
+        height, width = frame.picture.shape[:2]
+        larger = -(-LEAST_WIDTH // width)
+        width, height = width * larger, height * larger
+        if most_width is not None and width > most_width:
+            width, height = most_width, round(height * most_width / width)
+        way = Image.Resampling.NEAREST if width > frame.picture.shape[1] else Image.Resampling.BILINEAR
+        picture = Image.fromarray(frame.picture).resize((width, height), way)
         image = Image.new("RGB", (width + width % 2, height + height % 2 + BAR), "white")  # mp4 wants even sizes
-        image.paste(Image.fromarray(picture), (0, BAR))
+        image.paste(picture, (0, BAR))
         text = f"return {rounded(frame.episode_return)}   step {frame.step}"
         text += f"   {frame.ended}" if frame.ended else ""
-        text = f"episode {frame.episode} of {shown}   {text}" if shown > 1 else text
+        text = f"{frame.episode} of {shown}   {text}" if shown > 1 else text
         ImageDraw.Draw(image).text((6, 3), text, fill="black", font=font)
         if frame.ended:
             returns.append(frame.episode_return)
@@ -114,8 +121,6 @@ def _write_gif(
     """Pillow writes it; few colours and few pixels, or it gets large."""
     clips: list[list[Image.Image]] = [[]]
     for image, last in images:
-        if image.width > GIF_WIDTH:
-            image = image.resize((GIF_WIDTH, round(image.height * GIF_WIDTH / image.width)), Image.Resampling.BILINEAR)
         clips[-1].append(image.quantize(GIF_COLOURS, Image.Quantize.FASTOCTREE))
         if last:
             clips.append([])
