@@ -91,7 +91,7 @@ def test_the_help_of_evaluate_names_its_options(capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert "python -m pg_experiments.evaluate" in text
-    for option in ("RUN_DIR", "--episodes", "--stochastic", "--seed"):
+    for option in ("DIR", "--episodes", "--stochastic", "--seed", "--video"):
         assert option in text
 
 

@@ -269,7 +269,7 @@ def test_an_environment_that_cannot_be_drawn_fails_no_run_and_is_noted(
     def broken(*_: object) -> None:
         raise RuntimeError("no colours left")
 
-    monkeypatch.setattr("pg_experiments.evaluating.on_the_way.gif_of", broken)
+    monkeypatch.setattr("pg_experiments.evaluating.video.gif_of", broken)
     (result,) = train([composed("pendulum", "evaluation.video=true", "evaluation.episodes=2")], [tmp_path / "run"])
     assert result.status == "completed"
     assert "no video of the evaluation: RuntimeError: no colours left" in (tmp_path / "run" / "train.log").read_text()

@@ -9,7 +9,6 @@ from pg_experiments.config import Config, evaluation_seed
 from pg_experiments.envs.interface import Env
 from pg_experiments.errors import reason_of
 from pg_experiments.evaluating.playing import Episodes, frames_per_second, played
-from pg_experiments.evaluating.video import gif_of
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.tensorboard_summaries import animation
@@ -32,6 +31,8 @@ def video_of(config: Config, policy: Policy, parameters: Parameters, env: Env) -
     """
     if not config.evaluation.video:
         return None
+    from pg_experiments.evaluating.video import gif_of  # here, so that Pillow is loaded by those only who look
+
     try:
         of = config.evaluation.episodes
         episodes = Episodes(config, policy, parameters, env, evaluation_seed(config), of, 1)
