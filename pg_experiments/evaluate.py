@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pg_experiments.errors import ConfigError, UserError, fail, printable
+from pg_experiments.errors import ConfigError, UserError, fail, printable, reason_of
 from pg_experiments.trust import imports_from_elsewhere
 
 if TYPE_CHECKING:
@@ -140,7 +140,12 @@ def evaluate_run(run_dir: Path, how: "How", video: Path | None = None) -> None:
         count = min(SHOWN, how.episodes)
         seed = how.seed_of(config)
         episodes = Episodes(config, policy, parameters, env, seed, how.episodes, count, how.deterministic)
-        returns = write_video(path, played(episodes, "--video"), speed, count)
+        try:
+            returns = write_video(path, played(episodes, "--video"), speed, count)
+        except UserError:
+            raise
+        except Exception as error:  # of a user's environment, or of what draws it: any kind
+            raise ConfigError("--video", path, f"cannot be made: {reason_of(error)}") from error
         print(f"  video         {path}: episodes with returns {', '.join(f'{each:.2f}' for each in returns)}")
 
 

@@ -16,8 +16,8 @@ from pg_experiments import ConfigError, UserError, compose, train
 from pg_experiments.config import SCHEMAS, Config, config_sha256
 from pg_experiments.envs.interface import HasTwin
 from pg_experiments.evaluate import main
-from pg_experiments.evaluating.playing import Episodes, played
-from pg_experiments.evaluating.video import GIF_FRAMES, GIF_WIDTH
+from pg_experiments.evaluating.playing import Episodes, Frame, played
+from pg_experiments.evaluating.video import GIF_FRAMES, GIF_WIDTH, gif_of
 from pg_experiments.randomness import generator_for
 from pg_experiments.rollout import play_episodes
 from pg_experiments.runs import DTYPES, build, stack
@@ -206,6 +206,29 @@ def test_a_mistake_costs_a_line_before_anything_is_played(
     assert re.fullmatch(r"error: [^\n]+\n", ended.err)
     assert says in ended.err
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_environment_that_cannot_be_drawn_costs_a_line_after_the_evaluation(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no colours left")
+
+    monkeypatch.setattr("gymnasium.envs.classic_control.pendulum.PendulumEnv.render", broken)
+    ended = run(capsys, trained / "pendulum", "--episodes", 2, "--video", tmp_path / "episodes.gif")
+    assert ended.code == 2
+    assert "return mean" in ended.out
+    assert re.fullmatch(r"error: --video=\S+: cannot be made: RuntimeError: no colours left\n", ended.err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_episode_is_thinned_out_in_a_gif_but_for_its_end() -> None:
+    picture = np.zeros((10, 400, 3), np.uint8)
+    frames = [Frame(np.roll(picture + step % 200, step), 1, step, -1.0 * step, "") for step in range(1000)]
+    gif, width, height = gif_of([*frames, frames[-1]._replace(step=1000, ended="truncated")], 30.0)
+    with Image.open(io.BytesIO(gif)) as animation:
+        assert (animation.format, animation.size) == ("GIF", (width, height))
+        assert 100 < animation.n_frames <= GIF_FRAMES + 1  # type: ignore[attr-defined]
 
 
 def test_a_sweeps_folder_has_no_video(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

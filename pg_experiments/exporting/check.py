@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pg_experiments.envs.checks import name_of
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, Env, EnvSpec
-from pg_experiments.errors import EnvError, UserError
+from pg_experiments.errors import EnvError, UserError, reason_of
 from pg_experiments.exporting.formats import Act
 from pg_experiments.policies.distributions import Categorical, DiagonalGaussian, Distribution
 from pg_experiments.policies.interface import Policy
@@ -60,8 +60,8 @@ def sample_observations(
         return states.repeat(-(-OBSERVATIONS // len(states)), 1)[: max(OBSERVATIONS, len(states))]
     try:
         seen = _played(policy, parameters, env, dtype)
-    except EnvError as error:
-        raise UserError(f"cannot play episodes to check the export with: {error}") from error
+    except Exception as error:  # of a user's environment: any kind
+        raise UserError(f"cannot play episodes to check the export with: {reason_of(error)}") from error
     generator = generator_for(0, "export")
     noise = torch.randn(OBSERVATIONS - len(seen), seen.shape[1], generator=generator, dtype=dtype)
     return torch.cat([seen, seen.mean(0) + SPREAD * (1e-3 + seen.std(0)) * noise])
