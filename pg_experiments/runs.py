@@ -14,6 +14,7 @@ from pg_experiments.baselines.interface import Baseline
 from pg_experiments.config import SCHEMAS, Config, evaluation_seed, walk
 from pg_experiments.env_config import EnvConfig
 from pg_experiments.envs.backends import not_native
+from pg_experiments.envs.checks import innermost
 from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
 from pg_experiments.envs.time_limit import limited
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest

@@ -14,6 +14,7 @@ from test_resume import StopsAt
 
 from pg_experiments import ConfigError, UserError, compose, train
 from pg_experiments.config import SCHEMAS, Config, config_sha256
+from pg_experiments.env_config import GYMNASIUM_TASKS
 from pg_experiments.envs.interface import HasTwin
 from pg_experiments.evaluate import main
 from pg_experiments.evaluating.playing import Episodes, Frame, played
@@ -29,10 +30,11 @@ TYPE_CHECKS = False  # see conftest.py
 SEED = 92
 SMALL = ("logging.progress=none", "baseline=none", "env.num_envs=3", "total_env_steps=60", "env.max_episode_steps=12")
 ENVS = {  # every environment, with the policy that fits
-    **dict.fromkeys(("pendulum", "mountain_car_continuous", "navigation"), "policy=gaussian"),
+    **dict.fromkeys(("pendulum", "mountain_car_continuous", "navigation", "bioreactor"), "policy=gaussian"),
     **dict.fromkeys(("cartpole", "acrobot", "mountain_car", "navigation_discrete"), "policy=softmax"),
     **dict.fromkeys(("frozen_lake", "cliff_walking"), "policy=tabular_softmax"),
-    "gymnasium": "policy=softmax env.id=CartPole-v1",
+    "gymnasium": "policy=softmax env.id=CartPole-v1 env.backend=sync",
+    "lunar_lander": "policy=softmax env.backend=sync",  # for all of Gymnasium's tasks
 }
 
 
@@ -52,7 +54,7 @@ def episodes_of(config: Config, of: int = 5, shown: int = 2) -> Episodes:
 
 
 def test_every_environment_is_shown() -> None:
-    assert set(ENVS) == set(SCHEMAS["env"])
+    assert set(ENVS) == set(SCHEMAS["env"]) - set(GYMNASIUM_TASKS) | {"lunar_lander"}
 
 
 @pytest.mark.parametrize("env", ENVS)
@@ -106,6 +108,19 @@ def test_the_twin_draws_the_state_that_was_put_into_it_as_gymnasium_does(env: st
         state = tuple(torch.tensor([[number]], dtype=torch.float64) for number in numbers)
         np.testing.assert_array_equal(twin.picture(state, 0, 0), reference.render())
     twin.close()
+
+
+def test_a_policy_that_learns_in_envpool_or_in_processes_is_shown_in_gymnasium() -> None:
+    for backend in ("envpool", "async"):
+        frames = list(played(episodes_of(composed("lunar_lander", f"env.backend={backend}"), shown=1), "--video"))
+        assert [frame.step for frame in frames] == list(range(13))
+        assert len({frame.picture.tobytes() for frame in frames}) == 13
+
+
+def test_a_task_that_is_another_one_in_envpool_is_not_shown_by_gymnasiums() -> None:
+    episodes = episodes_of(composed("pendulum", "env.backend=envpool"))
+    with pytest.raises(ConfigError, match=r"^env.backend=envpool: cannot be shown: .* another task"):
+        next(played(episodes, "--video"))
 
 
 def test_wrappers_are_around_what_is_shown() -> None:

@@ -25,7 +25,7 @@ from pg_experiments.envs.bioreactor_model import (
     YIELD,
     scaled_observation,
 )
-from pg_experiments.envs.interface import BoxActions, EnvSpec, Transition
+from pg_experiments.envs.interface import BoxActions, EnvSpec, Transition, Twin
 from pg_experiments.errors import ConfigError
 
 Concentration = Float[Tensor, "runs envs"]  # g/L
@@ -101,6 +101,11 @@ class Bioreactor:
         observation = torch.stack(scaled_observation(biomass, substrate, before, dilution), -1)
         state = (biomass, substrate, hours_after, loss_hour)
         return Transition(state, observation, reward, terminated, torch.zeros_like(terminated))
+
+    def twin(self) -> Twin:
+        from pg_experiments.envs.bioreactor_twin import twin_of_bioreactor  # here, because a twin is a bioreactor
+
+        return twin_of_bioreactor(self)
 
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)

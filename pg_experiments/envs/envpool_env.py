@@ -10,7 +10,9 @@ from jaxtyping import Bool, Float, Int64, Num
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
+from pg_experiments.backend_config import DIFFERENT
+from pg_experiments.envs.gymnasium_adapter import gymnasium_copies
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition, Twin
 from pg_experiments.envs.seeds import seeds_of
 from pg_experiments.errors import ConfigError, first_line, nearest
 
@@ -82,6 +84,17 @@ class EnvPoolEnv:
         )
         self._action_type = actions["action"].dtype
         self._real = np.dtype(np.float32)
+
+    def twin(self) -> Twin:
+        """Gymnasium's environment of the same id, which draws itself: its episodes are its own, not EnvPool's.
+
+        Raises:
+            ConfigError: where it is not installed, or another task than EnvPool's (see `backend_config.DIFFERENT`).
+        """
+        if difference := DIFFERENT.get(self._id):
+            problem = f"cannot be shown: Gymnasium's {self._id}, which would draw it, is another task: {difference}"
+            raise ConfigError(KEY, "envpool", problem)
+        return gymnasium_copies(self._id, {}, self.spec.max_episode_steps)
 
     def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Make a pool, each copy with a seed of its two random numbers, see `seeds_of`."""

@@ -79,9 +79,7 @@ class GymnasiumEnv:
 
     def twin(self) -> Twin:
         """The same id with `render_mode="rgb_array"`: every copy draws itself."""
-        probe = made(self._id, **{name: value for name, value in self._kwargs.items() if name != "render_mode"})
-        twin = GymnasiumEnv(self._id, {**self._kwargs, "render_mode": "rgb_array"}, self._limit)
-        return Twin(twin, lambda state, run, copy: state[run][copy].render(), frames_per_second(probe), probe.close)
+        return gymnasium_copies(self._id, self._kwargs, self._limit)
 
     def limit_steps(self, limit: TimeLimit) -> None:
         """Interrupt every step and every reset of a copy that takes longer."""
@@ -192,3 +190,10 @@ class GymnasiumEnv:
             return EnvError(self._id, self._time_limit.problem, run, index, certain=True)
         problem = f"{call} raised {type(error).__name__}: {first_line(error)}"
         return EnvError(self._id, problem, run, index)
+
+
+def gymnasium_copies(id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None) -> Twin:
+    """Copies of a Gymnasium environment that draw themselves, whatever backend steps those that are learned from."""
+    probe = made(id, **{name: value for name, value in kwargs.items() if name != "render_mode"})
+    copies = GymnasiumEnv(id, {**kwargs, "render_mode": "rgb_array"}, max_episode_steps)
+    return Twin(copies, lambda state, run, copy: state[run][copy].render(), frames_per_second(probe), probe.close)

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int64, Num
 from joblib import cpu_count
 from torch import Tensor
 
-from pg_experiments.envs.gymnasium_adapter import GymnasiumEnv
-from pg_experiments.envs.interface import Transition
+from pg_experiments.envs.gymnasium_adapter import GymnasiumEnv, gymnasium_copies
+from pg_experiments.envs.interface import Transition, Twin
 from pg_experiments.envs.time_limit import TimeLimit
 from pg_experiments.errors import EnvError
 
@@ -71,6 +71,10 @@ class GymnasiumProcesses:
         self.spec = GymnasiumEnv(*self._settings).spec
         self._workers = _Workers()
         weakref.finalize(self, self._workers.close)
+
+    def twin(self) -> Twin:
+        """The same id in this process: every copy draws itself."""
+        return gymnasium_copies(*self._settings)
 
     def limit_steps(self, limit: TimeLimit) -> None:
         """Interrupt every step and every reset of a copy that takes longer, in its process."""
