@@ -67,7 +67,8 @@ class RunFolder:
             self.log(note)
             checkpoint.say([note])
         goes_on = f"training goes on after iteration {iterations_of(point.state)}" if point else "training begins"
-        self.log(f"{goes_on} {about}; {described(config.env)}")
+        self.log(described(config.env))
+        self.log(f"{goes_on} {about}")
 
     def _continue(self, point: Point) -> None:
         """Remove what is newer than the point: damaged checkpoints, the result of the interruption, half a file."""
