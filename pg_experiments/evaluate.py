@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pg_experiments.errors import ConfigError, UserError, fail, printable, reason_of
-from pg_experiments.trust import imports_from_elsewhere
+from pg_experiments.trust import add_loading_options, imports_from_elsewhere
 
 if TYPE_CHECKING:
     from pg_experiments.evaluating.many import How
@@ -46,16 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="FILE",
         help=f"of one run: show the first {SHOWN} episodes in an .mp4 or .gif (default: DIR/{VIDEO}); after DIR",
     )
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="run this package's code where the run's config names it (repeatable; default: only our own parts)",
-    )
-    parser.add_argument(
-        "--checkpoint", default="last", metavar="NAME", help="last, best or iteration_N (default: last)"
-    )
+    add_loading_options(parser)
     options = parser.parse_args(arguments)
     if not 1 <= options.episodes <= MOST_EPISODES:
         parser.error(f"--episodes={options.episodes}: must be from 1 to {MOST_EPISODES}")

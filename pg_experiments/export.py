@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pg_experiments.errors import ConfigError, UserError, fail, nearest
-from pg_experiments.trust import imports_from_elsewhere
+from pg_experiments.trust import add_loading_options, imports_from_elsewhere
 
 FORMAT_NAMES = ("onnx", "torchscript", "torch")
 FOLDER = "export"
@@ -33,16 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--output", type=Path, metavar="FILE", help=f"(default: RUN_DIR/{FOLDER}/NAME/policy.onnx, .ts or .pt2)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file and its README.md")
-    parser.add_argument(
-        "--trust",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="run this package's code where the run's config names it (repeatable; default: only our own parts)",
-    )
-    parser.add_argument(
-        "--checkpoint", default="last", metavar="NAME", help="last, best or iteration_N (default: last)"
-    )
+    add_loading_options(parser)
     options = parser.parse_args(arguments)
     try:
         with imports_from_elsewhere(options.trust):

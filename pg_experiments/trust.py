@@ -8,6 +8,7 @@ that the user names with `--trust`. Imports no torch.
 import os
 import re
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -56,6 +57,20 @@ def check_trust(config: Mapping[str, Any], trust: Sequence[str] = ()) -> None:
 def modules_to_trust(config: Mapping[str, Any]) -> list[str]:
     """The packages that have to be named with `--trust` when this config is loaded; of the user's own parts, mostly."""
     return list(dict.fromkeys(claim.module.partition(".")[0] for claim in _claims(config)))
+
+
+def add_loading_options(parser: ArgumentParser) -> None:
+    """`--trust` and `--checkpoint`, for a command that loads the policy of a run's folder."""
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="run this package's code where the run's config names it (repeatable; default: only our own parts)",
+    )
+    parser.add_argument(
+        "--checkpoint", default="last", metavar="NAME", help="last, best or iteration_N (default: last)"
+    )
 
 
 def as_names(trust: str | Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import Ended, call
 from scipy import stats
 
 from pg_experiments import ConfigError, compose, randomness, train
@@ -35,18 +36,8 @@ TINY = (
 )
 
 
-class Ended:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
-    code = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    return Ended(code, *capsys.readouterr())
+    return call(main, capsys, arguments)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import Ended, call
 
 from pg_experiments import compose, load_policy, train
 from pg_experiments.config import SCHEMAS, config_sha256
@@ -142,18 +143,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Ended:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
-    code = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    return Ended(code, *capsys.readouterr())
+    return call(main, capsys, arguments)
 
 
 @pytest.mark.parametrize("format_name", FORMAT_NAMES)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import Ended, call
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from test_resume import StopsAt
@@ -150,18 +151,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-class Ended:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
-    code = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    return Ended(code, *capsys.readouterr())
+    return call(main, capsys, arguments)
 
 
 def test_a_gif_needs_no_extra_and_its_returns_are_printed(

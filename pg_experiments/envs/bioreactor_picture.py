@@ -1,22 +1,17 @@
 """The picture of a bioreactor's episode: concentrations, dilution rate and production over the hours so far."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pg_experiments.envs.bioreactor_model import MAX_DILUTION, MAX_EPISODE_STEPS, STEP_HOURS
+from pg_experiments.envs.picture import INK, empty_figure, own_style
 
 if TYPE_CHECKING:
     from pg_experiments.envs.gymnasium_bioreactor import Moment
 
-COLUMNS, ROWS = 640, 400  # pixels
-DOTS_PER_INCH = 100
-INK = "#22303c"
 BIOMASS, SUBSTRATE, DILUTION, PRODUCTION = "#2e7d4f", "#c77d0a", "#2a6f97", "#6b4c9a"
 PANELS = (  # label, its lines (name of the quantity, colour), least height of the axis
     ("g/L", (("biomass", BIOMASS), ("substrate", SUBSTRATE)), 6.0),
@@ -29,13 +24,11 @@ class BioreactorPicture:
     """A figure of three strips, drawn anew for every frame, with axes that grow only where they have to."""
 
     def __init__(self) -> None:
-        own_style = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
-        with matplotlib.rc_context(own_style):  # whatever style the user works in
+        with own_style():
             self._build()
 
     def _build(self) -> None:
-        self._figure = Figure(figsize=(COLUMNS / DOTS_PER_INCH, ROWS / DOTS_PER_INCH), dpi=DOTS_PER_INCH)
-        self._canvas = cast(Any, FigureCanvasAgg(self._figure))
+        self._figure, self._canvas = empty_figure()
         grid = {"left": 0.085, "right": 0.975, "top": 0.93, "bottom": 0.105, "hspace": 0.34}
         self._axes = self._figure.subplots(3, 1, sharex=True, height_ratios=(1.5, 1, 1), gridspec_kw=grid)
         self._lines: dict[str, Any] = {}

@@ -1,21 +1,16 @@
 """The picture of a navigation episode: field, contour lines, start, target and the way so far."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
 from pg_experiments.envs.navigation_field import HEIGHT, TARGET, TARGET_RADIUS, WIDTH, field_value
+from pg_experiments.envs.picture import INK, empty_figure, own_style
 
-COLUMNS, ROWS = 640, 400  # pixels
-DOTS_PER_INCH = 100
-INK = "#22303c"
 WAY = "#ffffff"
 AGENT = "#e8452c"
 FILL_LEVELS = np.linspace(0.0, 1.0, 21)
@@ -26,13 +21,11 @@ class NavigationPicture:
     """A figure whose background is drawn once; every frame puts the moving parts on a copy of it."""
 
     def __init__(self) -> None:
-        own_style = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
-        with matplotlib.rc_context(own_style):  # whatever style the user works in
+        with own_style():
             self._build()
 
     def _build(self) -> None:
-        self._figure = Figure(figsize=(COLUMNS / DOTS_PER_INCH, ROWS / DOTS_PER_INCH), dpi=DOTS_PER_INCH)
-        self._canvas = cast(Any, FigureCanvasAgg(self._figure))
+        self._figure, self._canvas = empty_figure()
         self._axes = self._figure.add_axes((0.03, 0.03, 0.86, 0.86))
         self._axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT), xticks=[], yticks=[])
         self._draw_field()
