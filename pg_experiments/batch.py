@@ -6,13 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pg_experiments.algorithms.reinforce import Iteration
+from pg_experiments.algorithms.interface import Iteration, rollout_steps_of
 from pg_experiments.config import Config
 from pg_experiments.envs.checks import name_of
 from pg_experiments.errors import reason_of
 from pg_experiments.evaluating.on_the_way import check_video
+from pg_experiments.fixed_rollout import FixedRollout
+from pg_experiments.metrics import mean_kl
 from pg_experiments.monitoring import with_env_problems
-from pg_experiments.optimizers import Learner
+from pg_experiments.optimizers import KL_ADAPTIVE, Learner
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
 from pg_experiments.rollout import Episodes, Rollout, Trajectory
@@ -26,14 +28,16 @@ State = dict[str, Any]
 class Batch:
     """Parts, learners, generators and counters of runs of equal structure. Row k of every tensor is run k.
 
-    Each run is in an iteration of its own: it plays its episodes while others play theirs, and learns together with
-    those that have finished at about the same time.
+    With whole episodes each run is in an iteration of its own: it plays its episodes while others play theirs, and
+    learns together with those that have finished at about the same time. With fixed rollouts all play and learn
+    together.
 
     Attributes:
         configs: of the runs.
         active: the runs that go on; the others have ended, and keep their row.
         env_steps: of the iterations that a run has completed.
         iterations: that a run has completed.
+        episodes: that have finished in them.
     """
 
     def __init__(self, configs: Sequence[Config], state: State | None = None) -> None:
@@ -46,21 +50,24 @@ class Batch:
         dtype = DTYPES[configs[0].dtype]
         first = [generator_for(config.seed, "parameters") for config in configs]
         self.policy = Learner(self.parts.optimizer, self.parts.trained_policy.init(first, dtype))
-        self.statistics = first_statistics(self.parts, len(configs))
+        self.statistics = first_statistics(self.parts, len(configs), num_envs(configs[0]))
         self.baseline = self.parts.baseline.init(first, dtype)
         self.generators = {run: generator_for(config.seed, "rollout") for run, config in enumerate(configs)}
         self.active = list(range(len(configs)))
         self.env_steps = [0] * len(configs)
         self.iterations = [0] * len(configs)
-        self._rollout = Rollout(self.parts.policy, self.parts.env, len(configs), self.num_envs, dtype)
+        self.episodes = [0] * len(configs)
+        self._rollout = self._make_rollout(dtype)
         if state is not None:
             self._load(state)
         self._before = {run: generator.get_state() for run, generator in self.generators.items()}
 
-    @property
-    def num_envs(self) -> int:
-        """Copies of the environment per run, and so episodes per iteration."""
-        return num_envs(self.configs[0])
+    def _make_rollout(self, dtype: torch.dtype) -> Rollout | FixedRollout:
+        policy, env, copies = self.parts.policy, self.parts.env, num_envs(self.configs[0])
+        steps = rollout_steps_of(self.parts.algorithm)
+        if steps is None:
+            return Rollout(policy, env, len(self.configs), copies, dtype)
+        return FixedRollout(policy, env, copies, steps, dtype)
 
     def iterate(self) -> tuple[list[int], Iteration]:
         """Play on until an iteration of some runs is complete.
@@ -90,17 +97,32 @@ class Batch:
         progress = played / own.numbers["total_env_steps"]
         before = {name: value[rows] for name, value in self.statistics.items()}
         learned, statistics = as_learned(parts, before, trajectory, own.numbers["env.gamma"])
+        adapts = policy.settings.schedule == KL_ADAPTIVE
+        old = {name: part.clone() for name, part in policy.parameters.items()} if adapts else {}
         iteration = parts.algorithm.learn(
-            parts.trained_policy, policy, parts.baseline, baseline, episodes, learned, progress
+            parts.trained_policy,
+            policy,
+            parts.baseline,
+            baseline,
+            episodes,
+            learned,
+            progress,
+            [self.generators[run] for run in runs],
         )
+        if adapts:
+            kl = mean_kl(parts.trained_policy, old, policy.parameters, learned)
+            policy.adapt(kl)
+            iteration = iteration._replace(metrics={**iteration.metrics, "policy/kl": kl})
         iteration = with_env_problems(iteration, trajectory, name_of(self.parts.env))
         self.policy.load(rows, policy.state())
         if self.baseline and baseline:
             self.baseline.load(rows, baseline.state())
         for name, value in statistics.items():
             self.statistics[name][rows] = value
-        for run, env_steps in zip(runs, iteration.env_steps, strict=True):
+        counts = zip(runs, iteration.env_steps, episodes.finished.sum(1).tolist(), strict=True)
+        for run, env_steps, finished in counts:
             self.env_steps[run] += env_steps
+            self.episodes[run] += finished
             self.iterations[run] += 1
             self._before[run] = self.generators[run].get_state()
         return iteration
@@ -136,6 +158,8 @@ class Batch:
             "generator": torch.stack([self._before[run] for run in chosen]),
             "env_steps": torch.tensor([self.env_steps[run] for run in chosen]),
             "iterations": torch.tensor([self.iterations[run] for run in chosen]),
+            "episodes": torch.tensor([self.episodes[run] for run in chosen]),
+            "rollout": self._rollout.state(chosen) if isinstance(self._rollout, FixedRollout) else None,
         }
 
     def _load(self, state: State) -> None:
@@ -149,6 +173,9 @@ class Batch:
             self.generators[run].set_state(saved.clone())  # torch reads from the beginning of the storage
         self.env_steps = state["env_steps"].tolist()
         self.iterations = state["iterations"].tolist()
+        self.episodes = state["episodes"].tolist()
+        if isinstance(self._rollout, FixedRollout) and state["rollout"]:
+            self._rollout.load(state["rollout"])
 
 
 def what_they_raise(configs: Sequence[Config], states: Sequence[State]) -> list[str | None]:
@@ -182,16 +209,14 @@ def joined(states: Sequence[Any]) -> Any:
     """States of one run each as the state of one batch, in their order: what `rows_of` takes apart.
 
     What only some of them have, such as an optimizer's state of runs that have learned before, is zero in the others:
-    a `Learner` does not read it there.
+    a `Learner` does not read it there, nor does a `FixedRollout`, whose runs that have not `begun` begin.
     """
     first = next(state for state in states if state is not None)
     if isinstance(first, Tensor):
         return torch.cat([torch.zeros_like(first) if state is None else state for state in states])
-    keys = dict.fromkeys(key for state in states for key in state)
-    return {
-        key: None if all(state.get(key) is None for state in states) else joined([state.get(key) for state in states])
-        for key in keys
-    }
+    keys = dict.fromkeys(key for state in states for key in state or ())
+    columns = {key: [state.get(key) if state else None for state in states] for key in keys}
+    return {key: None if all(part is None for part in column) else joined(column) for key, column in columns.items()}
 
 
 def parameters_of(state: State) -> Parameters:

@@ -10,6 +10,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+from pg_experiments.algorithm_config import (
+    ActorCriticConfig,
+    AlgorithmConfig,
+    NPGConfig,
+    PPOConfig,
+    ReinforceConfig,
+    TRPOConfig,
+)
 from pg_experiments.baseline_config import (
     BatchMeanConfig,
     LeaveOneOutConfig,
@@ -110,19 +118,6 @@ class SGDConfig(OptimizerConfig):
     weight_decay: float = checked(0.0, at_least=0)
 
 
-# --- algorithm --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ReinforceConfig:
-    _target_: str = "pg_experiments.algorithms.reinforce.Reinforce"
-    entropy_coefficient: float = per_run(0.0, at_least=0)
-    entropy_schedule: str = checked("constant", one_of=SCHEDULES)
-    normalize_advantage: bool = True
-    discounted_objective: bool = False
-    reward_to_go: bool = True
-
-
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
@@ -212,13 +207,20 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "optimal_constant": OptimalConstantConfig,
         "value_network": ValueNetworkConfig,
     },
-    "algorithm": {"reinforce": ReinforceConfig},
+    "algorithm": {
+        "reinforce": ReinforceConfig,
+        "actor_critic": ActorCriticConfig,
+        "ppo": PPOConfig,
+        "npg": NPGConfig,
+        "trpo": TRPOConfig,
+    },
 }
 
 
 COMMON_KEYS = {
     "env": EnvConfig,
     "optimizer": OptimizerConfig,
+    "algorithm": AlgorithmConfig,
 }  # what a user's own part of the group has as well
 
 

@@ -1,39 +1,37 @@
 """Numbers that describe an iteration, one per run."""
 
+from collections.abc import Mapping
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from pg_experiments.packing import Packing
+from pg_experiments.packing import Packing, Samples
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
+from pg_experiments.rollout import Trajectory
 
 
 def explained_variance(
-    values: Float[Tensor, " samples"], returns: Float[Tensor, " samples"], packing: Packing
+    values: Float[Tensor, " samples"], returns: Float[Tensor, " samples"], of: Samples
 ) -> Float[Tensor, " runs"]:
     """1 - Var(G - b) / Var(G) over the samples of a run: 1 is a perfect baseline, 0 no better than a constant."""
-    variance = packing.variance(returns)
-    unexplained = packing.variance(returns - values)
+    variance = of.variance(returns)
+    unexplained = of.variance(returns - values)
     return torch.where(variance > 0, 1 - unexplained / variance, 0.0)
 
 
 @torch.no_grad()
-def mean_kl(
-    policy: Policy,
-    before: Parameters,
-    after: Parameters,
-    packing: Packing,
-    observation: Float[Tensor, "samples observation"],
-) -> Float[Tensor, " runs"]:
+def mean_kl(policy: Policy, before: Parameters, after: Parameters, trajectory: Trajectory) -> Float[Tensor, " runs"]:
     """Mean over a run's samples of KL(policy before ‖ policy after), in nats: how far a step has changed the policy.
 
     Args:
         policy: of all runs.
         before, after: its parameters.
-        packing: gives the blocks.
-        observation: of every sample.
+        trajectory: gives the samples.
     """
+    packing = Packing.of(trajectory.running, trajectory.reward.dtype)
+    observation = packing.pack(trajectory.observation)
     kl = torch.zeros_like(packing.weight)
     for blocks in packing.passes:
         old, new = (
@@ -42,3 +40,26 @@ def mean_kl(
         )
         blocks.of(kl).copy_(old.kl(new))
     return packing.mean(kl)
+
+
+class Means:
+    """Means over the updates of an iteration, of which runs need not do equally many.
+
+    Attributes:
+        counts: by tag, how many numbers of each run are in the mean.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Int64[Tensor, " runs"]] = {}
+        self._sums: dict[str, Float[Tensor, " runs"]] = {}
+
+    def add(self, which: Bool[Tensor, " runs"], numbers: Mapping[str, Float[Tensor, " runs"]]) -> None:
+        """Numbers by tag, of those runs for which they count."""
+        for tag, number in numbers.items():
+            counted = torch.where(which, number, 0.0)
+            self._sums[tag] = self._sums[tag] + counted if tag in self._sums else counted
+            self.counts[tag] = self.counts[tag] + which if tag in self.counts else which.long()
+
+    def values(self) -> dict[str, Float[Tensor, " runs"]]:
+        """The means by tag."""
+        return {tag: total / self.counts[tag] for tag, total in self._sums.items()}

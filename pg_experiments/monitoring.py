@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pg_experiments.algorithms.reinforce import Iteration
+from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.errors import EnvError
 from pg_experiments.rollout import Trajectory
 
@@ -14,15 +14,24 @@ from pg_experiments.rollout import Trajectory
 def columns_of(iteration: Iteration, seconds: Sequence[float]) -> dict[str, list[float]]:
     """Per tag of `metrics.csv` and TensorBoard one number per run.
 
+    What is said of episodes is NaN for a run that has finished none in a fixed rollout; it is not written then.
+
     Args:
         iteration: what was played and learned.
         seconds: that it took each run.
     """
-    returns, lengths = iteration.episodes
+    returns, lengths, finished = iteration.episodes
+    count = finished.sum(1)
+
+    def mean(x: Tensor) -> Tensor:
+        """Over a run's episodes; NaN where none has finished."""
+        return torch.where(finished, x.double(), 0.0).sum(1) / count
+
+    return_mean = mean(returns)
     return {
-        "episode/return_mean": returns.mean(1).tolist(),
-        "episode/return_std": returns.std(1, correction=0).tolist(),
-        "episode/length_mean": lengths.double().mean(1).tolist(),
+        "episode/return_mean": return_mean.tolist(),
+        "episode/return_std": mean((returns - return_mean[:, None]).square()).sqrt().tolist(),
+        "episode/length_mean": mean(lengths).tolist(),
         **{tag: values.tolist() for tag, values in iteration.metrics.items()},
         "time/env_steps_per_second": [count / own for count, own in zip(iteration.env_steps, seconds, strict=True)],
     }

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pg_experiments.errors import ConfigError, first_line
 from pg_experiments.policies.networks import Parameters
 
+WHOLE = 64  # elements: a multiple of what torch computes at once, with any type
 TRIAL_STEPS = 30  # enough for a limit on step sizes to show
 KL_ADAPTIVE = "kl_adaptive"  # the schedule that looks at what a step did
 KL_FACTOR = 1.5  # that the learning rate is divided or multiplied by
@@ -180,9 +181,12 @@ class Learner:
             The gradient norm before the limit, and the learning rate that was used.
         """
         names = list(self.parameters)
-        gradient = torch.cat([gradients[name].flatten(1) for name in names], 1)  # as one tensor: fewer operations
-        old = torch.cat([self.parameters[name].flatten(1) for name in names], 1)
-        norm = gradient.square().sum(1).sqrt()
+        sizes = [self.parameters[name][0].numel() for name in names]
+        # as one tensor: fewer operations; filled up, so that torch computes all elements by the same code
+        filling = self.parameters[names[0]].new_zeros(len(self.steps), -sum(sizes) % WHOLE)
+        gradient = torch.cat([*(gradients[name].flatten(1) for name in names), filling], 1)
+        old = torch.cat([*(self.parameters[name].flatten(1) for name in names), filling], 1)
+        norm = gradient[:, : sum(sizes)].square().sum(1).sqrt()
         limit = self.settings.max_gradient_norm.to(norm.dtype)
         gradient *= torch.where(norm > limit, limit / norm, 1.0)[:, None]
         adapts = self.settings.schedule == KL_ADAPTIVE
@@ -190,8 +194,7 @@ class Learner:
         lr = self.settings.lr.to(norm.dtype) * factors.to(norm.dtype)
         stepped = self._stepped(old, gradient)
         new = old + (stepped - old) * lr[:, None]
-        sizes = [self.parameters[name][0].numel() for name in names]
-        for name, part in zip(names, new.split(sizes, 1), strict=True):
+        for name, part in zip(names, new.split([*sizes, filling.shape[1]], 1), strict=False):
             self.parameters[name].copy_(part.view_as(self.parameters[name]))
         self.steps = [steps + 1 for steps in self.steps]
         return norm, lr
@@ -213,29 +216,45 @@ class Learner:
         self.factor = torch.where(kl > 2 * target, self.factor / KL_FACTOR, self.factor)
         self.factor = torch.where(kl < target / 2, self.factor * KL_FACTOR, self.factor).clamp(*KL_LIMITS)
 
+    def step_where(
+        self, going: Bool[Tensor, " runs"], gradients: Parameters, progress: Float[Tensor, " runs"]
+    ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
+        """`step`, for the runs that go on; the others stay as they are."""
+        staying = (~going).nonzero()[:, 0]
+        kept = self.select(staying).state() if len(staying) else None
+        found = self.step(gradients, progress)
+        if kept:
+            self.load(staying, kept)
+        return found
+
     def _stepped(
         self, old: Float[Tensor, "runs elements"], gradient: Float[Tensor, "runs elements"]
     ) -> Float[Tensor, "runs elements"]:
-        """What torch's optimizer makes of the elements. Each run is a parameter to it, and has a count of steps."""
+        """What torch's optimizer makes of the elements.
+
+        Runs that have done equally many steps are one parameter to it; otherwise each run is one, with its own count.
+        """
         stepped = old.clone()
-        parameters = stepped.unbind(0)
-        for parameter, own in zip(parameters, gradient.unbind(0), strict=True):
-            parameter.grad = own
-        optimizer = self.settings._make(list(parameters), 1.0)
-        kept = self._elements | self._numbers
-        for run, parameter in enumerate(parameters):
-            if self.steps[run]:
-                optimizer.state[parameter] = {key: part[run] for key, part in kept.items()}  # views: changed in place
+        rows: list[Any] = [slice(None)] if len(set(self.steps)) == 1 else list(range(len(old)))
+        parameters = [stepped[row] for row in rows]
+        for row, parameter in zip(rows, parameters, strict=True):
+            parameter.grad = gradient[row]
+        optimizer = self.settings._make(parameters, 1.0)
+        for place, (row, parameter) in enumerate(zip(rows, parameters, strict=True)):
+            if self.steps[place]:  # views: changed in place
+                elements = {key: part[row] for key, part in self._elements.items()}
+                optimizer.state[parameter] = elements | {key: part[place] for key, part in self._numbers.items()}
         _step(optimizer)
-        for run, parameter in enumerate(parameters):
+        for row, parameter in zip(rows, parameters, strict=True):
             for key, value in optimizer.state[parameter].items():
                 if not isinstance(value, Tensor):
                     continue  # None: such as the momentum of an SGD without one
-                whole = self._elements if value.shape == parameter.shape else self._numbers
+                of_elements = value.shape == parameter.shape
+                whole = self._elements if of_elements else self._numbers
                 if key not in whole:
-                    whole[key] = value.new_zeros(len(parameters), *value.shape)
-                if value.data_ptr() != whole[key][run].data_ptr():
-                    whole[key][run] = value
+                    whole[key] = value.new_zeros(old.shape if of_elements else (len(old), *value.shape))
+                if value.data_ptr() != whole[key][row].data_ptr() or not of_elements:
+                    whole[key][row] = value
         return stepped
 
     def select(self, rows: Int64[Tensor, " rows"]) -> "Learner":

@@ -6,7 +6,9 @@ bit, whatever other runs are in the batch and however long their episodes are. B
 side by side and are computed together.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
@@ -32,6 +34,29 @@ class Pass:
     def of(self, x: Shaped[Tensor, "samples *rest"]) -> Shaped[Tensor, "blocks size *rest"]:
         """The entries of these blocks: a view."""
         return x[self.samples].unflatten(0, (len(self.rows), -1))
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """The samples of some runs, side by side: `Packing`, or `Dense` where all runs have equally many."""
+
+    @property
+    def passes(self) -> Sequence[Pass]:
+        """All of them, in the order in which sums go."""
+        ...
+
+    def passes_of(self, numbers_per_sample: int) -> Sequence[Pass]:
+        """The passes, smaller ones where a sample needs many numbers: sums are the same."""
+        ...
+
+    @property
+    def whole_runs(self) -> bool:
+        """Whether each run is in one pass, with all of its samples, and passes hold runs in their order."""
+        ...
+
+    def variance(self, x: Float[Tensor, " samples"]) -> Float[Tensor, " runs"]:
+        """Mean square deviation from the mean over a run's samples."""
+        ...
 
 
 def block_sizes(count: int) -> list[int]:
@@ -111,6 +136,11 @@ class Packing:
                 start = whole.samples.start + first * size
                 passes.append(Pass(rows, slice(start, start + len(rows) * size)))
         return passes
+
+    @property
+    def whole_runs(self) -> bool:
+        """A run may have several blocks, in any order."""
+        return False
 
     def pack(self, grid: Shaped[Tensor, "runs steps envs *rest"]) -> Shaped[Tensor, "samples *rest"]:
         """The grid's entries at every sample."""

@@ -1,5 +1,6 @@
 """What a person sees while runs train."""
 
+import math
 import os
 import sys
 import time
@@ -21,6 +22,8 @@ def rounded(value: float, size: float | None = None) -> str:
         >>> rounded(-149.34), rounded(0.684), rounded(0.5, size=200.0)
         ('-149.3', '0.684', '0.5')
     """
+    if math.isnan(value):
+        return "?"  # of no episode yet
     return f"{value:.1f}" if abs(value if size is None else size) >= 10 else f"{value:.3f}"
 
 
@@ -33,7 +36,8 @@ class Status:
         env_steps, total_env_steps: of all runs together.
         returns: per run of the batch, the latest mean episode return; NaN before the first.
         running, failed: how many runs still train or wait for their evaluation, and how many have failed.
-        return_mean: mean episode return of the latest iteration, over the runs that it was of.
+        return_mean: mean episode return of the latest iteration, over the runs that it was of; of a run that
+            finished no episode in it, that of an earlier one. NaN before any finished.
         entropy: of the policies, nats per action.
         env_steps_per_second: of all runs together, since the start.
     """

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,18 +57,20 @@ class RunRecords:
         self._flushed = time.monotonic()
 
     def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float], video: Any = None) -> None:
-        """Add one row; TensorBoard's step is `env_steps`.
+        """Add one row; TensorBoard's step is `env_steps`. What is NaN of episodes stays empty: none has finished.
 
         Args:
             iteration, env_steps: of the row.
             metrics: by tag.
             video: a summary that goes with them into the events.
         """
+        columns = list(metrics)
+        metrics = {tag: value for tag, value in metrics.items() if not (tag.startswith("episode/") and isnan(value))}
         self._before = iteration, self._here()
         row = {"iteration": iteration, "env_steps": env_steps, **metrics}
         text = io.StringIO(newline="")
         if not self._columns:
-            self._columns = list(dict.fromkeys([*row, "evaluation/return_mean"]))
+            self._columns = list(dict.fromkeys(["iteration", "env_steps", *columns, "evaluation/return_mean"]))
             csv.writer(text).writerow(self._columns)
         csv.DictWriter(text, self._columns, restval="", extrasaction="ignore").writerow(row)
         self._csv_file.write(text.getvalue().encode())
@@ -88,9 +91,9 @@ class RunRecords:
     def hyperparameters(self, values: Mapping[str, Any]) -> None:
         """Put the run's config into TensorBoard's HParams tab, with the final evaluation as its metric.
 
-        `env.default_...` is left out: it acts only through the keys that take its value, which are there. The columns
-        are described here unless the run's sweep has described them already: of several descriptions TensorBoard
-        takes any.
+        `env.default_...` and `algorithm.default_...` are left out: they act only through the keys that take their
+        values, which are there. The columns are described here unless the run's sweep has described them already: of
+        several descriptions TensorBoard takes any.
         """
         if self._events:
             described = any(any(folder.glob(SWEEP_EVENTS)) for folder in self._run_dir.resolve().parents[:2])

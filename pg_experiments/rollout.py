@@ -7,12 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Generator, Tensor
 
-from pg_experiments.envs.checks import fits, name_of, problem_of_tensor, problem_of_transition
-from pg_experiments.envs.interface import Env, EnvState, Transition
-from pg_experiments.errors import EnvError
+from pg_experiments.envs.interface import Env
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
+from pg_experiments.stepping import checked_reset, checked_step
 
 WINDOW = 16  # steps between two moments at which runs begin and leave; a divisor of CHUNK
 CHUNK = 64  # steps whose noise a run draws at a time
@@ -23,11 +22,14 @@ Watch = Callable[[int], None]  # told that so many steps more have been played
 
 
 class Trajectory(NamedTuple):
-    """What the policies saw and did, one complete episode per copy. `reward[:, t]` is the reward for `action[:, t]`.
+    """What the policies saw and did. `reward[:, t]` is the reward for `action[:, t]`.
 
-    `running` is True for the steps that were played. After a copy's last step, reward and flags are zero, observation
-    and action mean nothing. `terminated` and `truncated` mark that last step: the task ended, or a time limit cut it
-    off.
+    Of whole episodes, one per copy, `running` is True for the steps that were played. After a copy's last step, reward
+    and flags are zero, observation and action mean nothing. `terminated` and `truncated` mark that last step: the task
+    ended, or a time limit cut it off.
+
+    In a fixed rollout every step is played, and the flags mark the last step of every episode. `next_observation` is
+    the one after each step, before any reset; None for whole episodes, which need none.
     """
 
     observation: Float[Tensor, "runs steps envs observation"]
@@ -36,13 +38,18 @@ class Trajectory(NamedTuple):
     terminated: Bool[Tensor, "runs steps envs"]
     truncated: Bool[Tensor, "runs steps envs"]
     running: Bool[Tensor, "runs steps envs"]
+    next_observation: Float[Tensor, "runs steps envs observation"] | None = None
 
 
 class Episodes(NamedTuple):
-    """The outcome of the episodes: undiscounted and unscaled sum of rewards, and number of steps."""
+    """The outcome of episodes: undiscounted and unscaled sum of rewards, and number of steps.
 
-    episode_return: Float[Tensor, "runs envs"]
-    length: Int64[Tensor, "runs envs"]
+    `finished` is False at places that hold no episode: runs need not have finished equally many.
+    """
+
+    episode_return: Float[Tensor, "runs episodes"]
+    length: Int64[Tensor, "runs episodes"]
+    finished: Bool[Tensor, "runs episodes"]
 
 
 class Rollout:
@@ -101,7 +108,7 @@ class Rollout:
             return
         size = self._env.spec.reset_noise_size
         noise = [torch.rand(self._num_envs, size, generator=generators[run], dtype=self._dtype) for run in runs]
-        state, observation = self._reset(runs, torch.stack(noise))
+        state, observation = checked_reset(self._env, torch.stack(noise), runs)
         running = torch.ones(len(runs), self._num_envs, dtype=torch.bool)
         if self.playing:
             parameters = {name: torch.cat([own, parameters[name]]) for name, own in self._parameters.items()}
@@ -132,10 +139,16 @@ class Rollout:
         noise = torch.stack([self._noise_of(run) for run in self.playing], 1)
         state, observation, running = self._state, self._observation, self._running
         played: list[tuple[Tensor, ...]] = []
+
+        def number_of_step(run: int) -> int:
+            return self._steps[run] + len(played) + 1
+
         for step, noise_now in enumerate(noise[:window].unbind(0)):
             distribution = act(observation)
             action = distribution.mode() if self._deterministic else distribution.sample(noise_now)
-            after = self._stepped(state, policy.env_action(action), running, step)
+            after = checked_step(
+                self._env, state, policy.env_action(action), running, self._dtype, self.playing, number_of_step
+            )
             truncated = after.truncated if ends is None else after.truncated | ends[:, step, None]
             seen = observation if self._record else observation[..., :0]
             played.append((seen, action, after.reward, after.terminated, truncated, running))
@@ -153,7 +166,8 @@ class Rollout:
         """The runs that have finished, in ascending order; their outcomes, and their trajectories."""
         runs, self.finished = sorted(self.finished), []
         index = torch.tensor(runs)
-        episodes = Episodes(self._return[index], self._length[index])
+        all_of_them = torch.ones(len(runs), self._num_envs, dtype=torch.bool)
+        episodes = Episodes(self._return[index], self._length[index], all_of_them)
         if not self._record:
             return runs, episodes, None
         own = torch.tensor([self._steps[run] for run in runs])
@@ -171,38 +185,6 @@ class Rollout:
             self.finished.remove(run)
         elif run in self.playing:
             self._go_on_with([other for other in self.playing if other != run])
-
-    def _reset(self, runs: Sequence[int], noise: Tensor) -> tuple[EnvState, Tensor]:
-        """Reset the copies of some runs; what their environment does wrong is told with its run."""
-        try:
-            state, observation = self._env.reset(noise)
-            shape = torch.Size([*noise.shape[:2], self._env.spec.observation_size])
-            if problem := problem_of_tensor(observation, shape, self._dtype):
-                raise EnvError(name_of(self._env), f"reset returned an observation {problem}")
-        except EnvError as error:
-            row = 0 if len(runs) == 1 else error.row
-            error.run, error.step = (None if row is None else runs[row]), 0
-            raise
-        return state, observation
-
-    def _stepped(self, state: EnvState, action: Tensor, running: Tensor, step: int) -> Transition:
-        """One step of all runs that play; what their environment does wrong is told with its run and step."""
-        shape = torch.Size([*running.shape, self._env.spec.observation_size])
-        try:
-            after = self._env.step(state, action, running)
-            try:
-                whole = fits(after, shape, self._dtype)
-            except AttributeError:  # no Transition, or no tensors in it
-                whole = False
-            if not whole:
-                raise EnvError(name_of(self._env), problem_of_transition(after, shape, self._dtype))
-        except EnvError as error:
-            row = 0 if len(self.playing) == 1 else error.row
-            if row is not None:
-                error.run = self.playing[row]
-                error.step = self._steps[error.run] + step + 1
-            raise
-        return after
 
     def _noise_of(self, run: int) -> Float[Tensor, "steps envs *noise"]:
         """For the next window of a run."""

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pg_experiments.algorithms.reinforce import Reinforce
+from pg_experiments.algorithm_config import AlgorithmConfig
+from pg_experiments.algorithms.interface import Algorithm, rollout_steps_of
 from pg_experiments.baselines.batch_mean import BatchMean
-from pg_experiments.baselines.interface import Baseline
+from pg_experiments.baselines.interface import Baseline, ValueFunction
 from pg_experiments.config import SCHEMAS, Config, evaluation_seed, walk
 from pg_experiments.env_config import EnvConfig
 from pg_experiments.envs.backends import not_native
@@ -29,7 +30,7 @@ from pg_experiments.wrappers.rewards import RewardWrapper
 from pg_experiments.wrappers.wrapping import acting_policy, reward_wrappers, spec_for_policy, wrapped
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-KINDS = {"env": Env, "policy": Policy, "baseline": Baseline, "algorithm": Reinforce}
+KINDS = {"env": Env, "policy": Policy, "baseline": Baseline, "algorithm": Algorithm}
 NOT_CHECKED = ("logging.", "sweep.")  # keys that change nothing about the runs themselves
 
 
@@ -95,7 +96,7 @@ class Parts:
     env: Env
     policy: Policy
     baseline: Baseline
-    algorithm: Reinforce
+    algorithm: Algorithm
     optimizer: OptimizerSettings
     rewards: Sequence[RewardWrapper] = ()
 
@@ -132,18 +133,25 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
         raise ConfigError(
             "baseline", "batch_mean", "needs env.num_envs of at least 2: the mean of one return is itself"
         )
+    algorithm = make(
+        "algorithm",
+        config.algorithm,
+        runs.numbers,
+        leave_out=[field.name for field in fields(AlgorithmConfig)],
+        gamma=runs.numbers["env.gamma"],
+        reward_scale=runs.numbers["env.reward_scale"],
+    )
+    check_baseline_fits(config, algorithm, baseline)
+    check_minibatches_fit(config, algorithm, baseline)
+    optimizer = make_optimizer("optimizer", config.optimizer, runs.numbers, check)
+    if check and hasattr(algorithm, "check"):
+        algorithm.check(policy, optimizer)
     return Parts(
         env=env,
         policy=acting_policy(policy, spec, wrappers),
         baseline=baseline,
-        algorithm=make(
-            "algorithm",
-            config.algorithm,
-            runs.numbers,
-            gamma=runs.numbers["env.gamma"],
-            reward_scale=runs.numbers["env.reward_scale"],
-        ),
-        optimizer=make_optimizer("optimizer", config.optimizer, runs.numbers, check),
+        algorithm=algorithm,
+        optimizer=optimizer,
         rewards=reward_wrappers(wrappers),
     )
 
@@ -247,6 +255,38 @@ def check_policy_fits(config: Any, spec: EnvSpec) -> None:
             name,
             f"needs {needs}, but this environment has {has}{states}; fitting: {', '.join(fitting)}",
         )
+
+
+def check_baseline_fits(config: Config, algorithm: Algorithm, baseline: Baseline) -> None:
+    """Raise a `ConfigError` when fixed rollouts would be continued by a baseline that knows no value of a state."""
+    if rollout_steps_of(algorithm) is None or isinstance(baseline, ValueFunction):
+        return
+    name = name_of_option("baseline", config.baseline)
+    needs = f"{name_of_option('algorithm', config.algorithm)} continues a rollout that is cut by the value of the state"
+    raise ConfigError("baseline", name, f"knows no value of a state, and {needs}; fitting: value_network")
+
+
+def check_minibatches_fit(config: Config, algorithm: Algorithm, baseline: Baseline) -> None:
+    """Raise a `ConfigError` when there are more minibatches than samples, or updates that minibatches do not have."""
+    minibatches: int | None = getattr(algorithm, "minibatches", None)
+    if minibatches is None:
+        return
+    samples = (rollout_steps_of(algorithm) or 0) * num_envs(config)
+    if minibatches > samples:
+        reason = (
+            f"an iteration has {samples} samples (algorithm.rollout_steps x env.num_envs), at most one minibatch each"
+        )
+        raise ConfigError("algorithm.minibatches", minibatches, reason)
+    updates: int | None = getattr(baseline, "updates_per_iteration", None)
+    if updates != 1:
+        reason = "has to be 1: the value network learns with every minibatch of algorithm.epochs"
+        raise ConfigError("baseline.updates_per_iteration", updates, reason)
+
+
+def name_of_option(group: str, config: Any) -> str:
+    """What a part is called on the command line; of a user's own, its class."""
+    target = str(_items(config).get("_target_", ""))
+    return next((option for option, schema in SCHEMAS[group].items() if schema._target_ == target), target)  # type: ignore[attr-defined]
 
 
 def num_envs(config: Config) -> int:

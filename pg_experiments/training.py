@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pg_experiments.algorithms.reinforce import Iteration
+from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.backend_config import taken
 from pg_experiments.batch import Batch, State, joined, parameters_of, rows_of, what_they_raise
 from pg_experiments.config import Config, config_sha256, evaluation_seed
@@ -213,7 +213,7 @@ class _Training:
             if completed and not self.waiting:
                 self.waiting_since = time.monotonic()
             self.waiting += [Ended(run, states[run]) for run in completed]
-        self._show(iteration)
+        self._show(runs, iteration)
 
     def _leave_out_who_raises(self, error: Exception) -> None:
         """Play the iterations again, each run alone: those that raise fail, the others go on from where they were.
@@ -267,6 +267,8 @@ class _Training:
             if errors[run]:
                 continue
             if not by_evaluation:
+                if math.isnan(numbers["episode/return_mean"]):  # no episode has finished
+                    continue
                 self.recording.consider(run, numbers["episode/return_mean"], "episode/return_mean", self.good[run])
             elif run in evaluations:
                 self.recording.consider(run, evaluations[run], EVALUATION, states[run])
@@ -336,7 +338,7 @@ class _Training:
             seed=self.configs[run].seed,
             env_steps=env_steps,
             iterations=iterations,
-            episodes=iterations * self.batch.num_envs,
+            episodes=int(state["episodes"][0]),
             wall_seconds=seconds["wall"],
             env_steps_per_second=env_steps / max(seconds["training"], 1e-9),
             runs_in_batch=len(self.configs),
@@ -361,7 +363,9 @@ class _Training:
         now = time.perf_counter()
         columns = columns_of(iteration, [now - self.learned[run] for run in runs])
         for row, run in enumerate(runs):
-            self.returns[run], self.learned[run] = columns["episode/return_mean"][row], now
+            self.learned[run] = now
+            if iteration.episodes.finished[row].any():
+                self.returns[run] = columns["episode/return_mean"][row]
         return {run: {tag: values[row] for tag, values in columns.items()} for row, run in enumerate(runs)}
 
     def _evaluate_on_the_way(self, states: Mapping[int, State], errors: Errors) -> dict[int, float]:
@@ -380,8 +384,9 @@ class _Training:
         played = sum(env_steps_of(state) for run, state in self.good.items() if run not in self.results)
         return played + sum(result.env_steps for result in self.results.values())
 
-    def _show(self, iteration: Iteration) -> None:
+    def _show(self, runs: Sequence[int], iteration: Iteration) -> None:
         """Hand the display where every run is."""
+        known = [self.returns[run] for run in runs if not math.isnan(self.returns[run])]
         played = self._env_steps()
         failed = {run: result for run, result in self.results.items() if result.status == "failed"}
         lost = sum(self.configs[run].total_env_steps - result.env_steps for run, result in failed.items())
@@ -394,7 +399,7 @@ class _Training:
                 returns=[math.nan if run in failed else value for run, value in enumerate(self.returns)],
                 running=len(self.batch.active) + len(self.waiting),
                 failed=len(failed),
-                return_mean=float(iteration.episodes.episode_return.mean((0, 1))),
+                return_mean=sum(known) / len(known) if known else math.nan,
                 entropy=float(iteration.metrics["policy/entropy"].mean(0)),
                 env_steps_per_second=(played - self.resumed_steps) / max(self.training_seconds, 1e-9),
             )

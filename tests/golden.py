@@ -39,8 +39,11 @@ def options(group: str) -> list[str]:
 
 
 def combinations() -> Iterator[tuple[str, str, str]]:
-    """Every policy, algorithm and baseline."""
-    return product(options("policy"), options("algorithm"), options("baseline"))
+    """Every policy, algorithm and baseline that go together."""
+    for policy, algorithm, baseline in product(options("policy"), options("algorithm"), options("baseline")):
+        natural = algorithm in ("npg", "trpo")
+        if (algorithm == "reinforce" or baseline == "value_network") and not (natural and policy == "tabular_softmax"):
+            yield policy, algorithm, baseline
 
 
 def writer() -> dict[str, Any]:
@@ -61,7 +64,8 @@ def compute(policy: str, algorithm: str, baseline: str) -> dict[str, Any]:
     """The parameters after the updates: the hash of their bits, and the first numbers of every tensor."""
     parts = {
         "algorithm": _composed(f"algorithm={algorithm}").algorithm,
-        "baseline": _composed(f"baseline={baseline}").baseline,
+        "optimizer": _composed(f"algorithm={algorithm}").optimizer,
+        "baseline": _composed(f"algorithm={algorithm}", f"baseline={baseline}").baseline,
     }
     batch = Batch([replace(_composed(f"policy={policy}", *ENVS[policy], *SETTINGS), **parts)])
     for _ in range(UPDATES):

@@ -41,7 +41,18 @@ PER_RUN = {  # the numbers in which runs of one batch may differ; a new one has 
     "env": {"gamma", "reward_scale", "default_initial_std", "default_env_steps"},
     "optimizer": {"lr", "max_gradient_norm", "target_kl"},
     "baseline": {"decay", "ridge"},
-    "algorithm": {"entropy_coefficient"},
+    "algorithm": {
+        "entropy_coefficient",
+        "gae_lambda",
+        "clip_range",
+        "clip_range_value",
+        "target_kl",
+        "damping",
+        "default_lr",
+        "default_sgd_lr",
+        "default_max_gradient_norm",
+        "default_baseline_lr",
+    },
 }
 
 
@@ -157,6 +168,18 @@ def test_the_main_file_and_its_schema_have_the_same_defaults():
         assert value == defaults[key] or (isinstance(value, str) and value.startswith("${")), key
 
 
+def test_interpolated_defaults_follow_the_algorithm_unless_they_are_given():
+    for algorithm in options("algorithm"):
+        config = compose(f"algorithm={algorithm}")
+        is_sgd = config.optimizer._target_ == "torch.optim.SGD"
+        assert config.optimizer.lr == (config.algorithm.default_sgd_lr if is_sgd else config.algorithm.default_lr)
+        assert config.optimizer.max_gradient_norm == config.algorithm.default_max_gradient_norm
+        assert config.baseline.optimizer.lr == config.algorithm.default_baseline_lr
+        assert config.baseline.updates_per_iteration == config.algorithm.default_baseline_updates
+    assert compose("algorithm=actor_critic").optimizer.lr != compose("algorithm=reinforce").optimizer.lr
+    assert compose("algorithm=actor_critic", "optimizer.lr=0.25").optimizer.lr == 0.25
+
+
 def test_interpolated_defaults_follow_the_environment_unless_they_are_given():
     for env in ("pendulum", "navigation"):
         config = compose("policy=gaussian", f"env={env}")
@@ -242,6 +265,10 @@ def test_runs_that_differ_in_every_per_run_number_train_as_one_program():
         "baseline.optimizer.lr=0.2",
         "baseline.optimizer.max_gradient_norm=2",
         "algorithm.entropy_coefficient=0.1",
+        "algorithm.default_lr=0.3",
+        "algorithm.default_sgd_lr=0.3",
+        "algorithm.default_max_gradient_norm=4",
+        "algorithm.default_baseline_lr=0.4",
     )
     values = {key: value for key, value, metadata in walk(first) if metadata.get("per_run")}
     changed = {key: value for key, value, metadata in walk(other) if metadata.get("per_run")}

@@ -81,6 +81,19 @@ ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow one
     ),
     "small_mdp": (),  # of this folder, see `base_config`
 }
+ALGORITHMS = {  # those with fixed rollouts, whose baseline has to be a value network
+    "actor_critic": ("algorithm=actor_critic", "algorithm.rollout_steps=37", "algorithm.normalize_advantage=true"),
+    "ppo": (
+        "algorithm=ppo",
+        "algorithm.rollout_steps=13",
+        "algorithm.epochs=2",
+        "algorithm.minibatches=3",
+        "algorithm.recompute_advantage=true",
+    ),
+    "npg": ("algorithm=npg", "algorithm.rollout_steps=13", "algorithm.conjugate_gradient_iterations=4"),
+    "trpo": ("algorithm=trpo", "algorithm.rollout_steps=13", "algorithm.conjugate_gradient_iterations=4"),
+}
+NATURAL = ("npg", "trpo")  # need a policy with a network
 FITTING = {
     "softmax": ("cartpole", "navigation_discrete", "acrobot", "mountain_car", "gymnasium_acrobot", "envpool_cartpole"),
     "gaussian": ("pendulum", "navigation", "mountain_car_continuous", "bioreactor", "gymnasium_mountain_car"),
@@ -96,6 +109,14 @@ OPTIMIZERS = {
     "rmsprop": ("optimizer=rmsprop", "optimizer.momentum=0.8", "optimizer.centered=true"),
     "sgd": ("optimizer=sgd", "optimizer.momentum=0.9", "optimizer.nesterov=true"),
     "torch": ("optimizer=torch", "optimizer._target_=torch.optim.NAdam"),
+}
+ONLY_DEFAULTS = {  # read while the config is composed
+    "env.default_initial_std",
+    "env.default_env_steps",
+    "algorithm.default_lr",
+    "algorithm.default_sgd_lr",
+    "algorithm.default_max_gradient_norm",
+    "algorithm.default_baseline_lr",
 }
 every_pair = pytest.mark.parametrize(("policy", "env"), PAIRS, ids=lambda name: name)
 
@@ -144,8 +165,21 @@ def numbered(base: Config, run: int) -> Config:
         optimizer=replace(
             base.optimizer, lr=0.02 / (1 + run % 4), max_gradient_norm=limit, target_kl=0.03 / (1 + run % 6)
         ),
-        algorithm=replace(base.algorithm, entropy_coefficient=0.01 * (run % 3)),
+        algorithm=replace(base.algorithm, **numbers_of_algorithm(base.algorithm, run)),
     )
+
+
+def numbers_of_algorithm(algorithm: Any, run: int) -> dict[str, Any]:
+    """Those that it has, of all that there are."""
+    numbers = {
+        "entropy_coefficient": 0.01 * (run % 3),
+        "gae_lambda": 1 - 0.1 * (run % 5),
+        "clip_range": 0.01 + 0.04 * (run % 4),
+        "clip_range_value": None if run % 3 == 0 else 0.1 * (1 + run % 4),
+        "target_kl": None if run % 2 == 0 and hasattr(algorithm, "clip_range") else 0.0003 * (1 + run % 4),
+        "damping": 0.01 * (1 + run % 4),
+    }
+    return {name: value for name, value in numbers.items() if hasattr(algorithm, name)}
 
 
 def outcome(result: RunResult) -> tuple[Any, ...]:
@@ -192,6 +226,25 @@ def test_a_run_is_not_changed_by_its_neighbours(policy: str, env: str, baseline:
     results = assert_independent(configs, [[0], [5], [6, 3]], train(configs))
     assert {result.status for result in results} == {"completed"}
     assert_leave_at_different_times(results)
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "algorithm"),
+    [(*pair, name) for pair in PAIRS for name in ALGORITHMS if name not in NATURAL or pair[0] != "tabular_softmax"],
+)
+def test_a_run_with_fixed_rollouts_is_not_changed_by_its_neighbours(policy: str, env: str, algorithm: str) -> None:
+    configs = make_configs(policy, env, "value_network", *ALGORITHMS[algorithm], runs=7)
+    results = assert_independent(configs, [[0], [5], [6, 3]], train(configs))
+    assert {result.status for result in results} == {"completed"}
+    assert_leave_at_different_times(results)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_run_with_fixed_rollouts_is_the_same_in_a_batch_of_fifty(algorithm: str) -> None:
+    overrides = (*ALGORITHMS[algorithm], "algorithm.rollout_steps=64", "env.num_envs=16", "policy.hidden_sizes=[64,64]")
+    configs = make_configs("softmax", "cartpole", "value_network", *overrides, runs=50)
+    configs = [replace(config, total_env_steps=10 * config.total_env_steps) for config in configs]
+    assert_independent(configs, [[0], [49], [13, 31], [4, 8, 15, 16, 23, 42, 48]])
 
 
 @pytest.mark.parametrize(
@@ -310,6 +363,18 @@ def test_equal_configs_give_equal_runs_and_every_number_matters() -> None:
     assert len({result.parameters_sha256 for result in results}) == len(results) - 1
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("policy", "env"), [("softmax", "cartpole"), ("gaussian", "pendulum")])
+def test_a_run_with_fixed_rollouts_that_breaks_down_changes_no_bit_of_the_others(
+    policy: str, env: str, algorithm: str
+) -> None:
+    configs = make_configs(policy, env, "value_network", *ALGORITHMS[algorithm], runs=7)
+    configs = [replace(config, total_env_steps=config.total_env_steps + 300) for config in configs]
+    configs[1] = replace(configs[1], env=replace(configs[1].env, reward_scale=1e38))
+    results = assert_independent(configs, [[0], [1], [6, 2], [2, 1, 3], [5, 4, 0]])
+    assert [run for run, result in enumerate(results) if result.status == "failed"] == [1]
+
+
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize(("policy", "env"), [("softmax", "cartpole"), ("gaussian", "pendulum")])
 def test_a_run_that_breaks_down_changes_no_bit_of_the_others(policy: str, env: str, baseline: str) -> None:
@@ -356,18 +421,17 @@ def test_runs_do_not_depend_on_the_global_random_stream(number: str) -> None:
 
 def test_every_number_differs_between_the_runs_of_this_file() -> None:
     """A new per-run number must join `numbered`."""
-    for policy, env, baseline in [
-        *((*pair, "value_network") for pair in PAIRS),
-        *((*PAIRS[0], one) for one in BASELINES),
+    for policy, env, baseline, algorithm in [
+        *((*pair, "value_network", own) for pair in PAIRS for own in [(), *ALGORITHMS.values()]),
+        *((*PAIRS[0], one, ()) for one in BASELINES),
     ]:
-        configs = make_configs(policy, env, baseline, runs=7)
+        configs = make_configs(policy, env, baseline, *algorithm, runs=7)
         values: dict[str, set[Any]] = {}
         for config in configs:
             for key, value, metadata in walk(config):
                 if metadata.get("per_run"):
                     values.setdefault(key, set()).add(value)
-        only_defaults = {"env.default_initial_std", "env.default_env_steps"}  # read while the config is composed
-        assert {key for key, found in values.items() if len(found) == 1} == only_defaults
+        assert {key for key, found in values.items() if len(found) == 1} == ONLY_DEFAULTS
 
 
 def test_every_option_of_every_group_is_tested() -> None:
@@ -383,7 +447,7 @@ def test_every_option_of_every_group_is_tested() -> None:
     assert chosen(ENVS) == options("env") - GYMNASIUM_TASKS.keys()  # those are in `test_backends.py`
     assert chosen(OPTIMIZERS) == options("optimizer")
     assert {overrides[0].removeprefix("baseline=") for overrides in BASELINES.values()} == options("baseline")
-    assert options("algorithm") == {"reinforce"}
+    assert chosen(ALGORITHMS) | {"reinforce"} == options("algorithm")
     assert FITTING.keys() == POLICIES.keys()
     assert {env for envs in FITTING.values() for env in envs} == ENVS.keys()
 
@@ -659,6 +723,9 @@ MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's number
     ("rollout.py", "running.any()"),  # whether anybody is still playing
     ("wrappers/repeat_action.py", "running.any()"),  # the same
     ("envs/bioreactor_picture.py", "values.max()"),  # the height of a drawing
+    ("fixed_rollout.py", "over.any()"),  # whether any copy begins a new episode
+    ("replaying.py", "played.max()"),  # how many steps to play again
+    ("training.py", "iteration.episodes.finished[row].any()"),  # of one run
     ("rollout.py", "own.max()"),  # how long the grid has to be
     ("rollout.py", "first.max()"),
     ("algorithms/reinforce.py", "(self.entropy_coefficient > 0).any()"),  # whether to take a gradient that else is zero

@@ -206,7 +206,7 @@ def test_rewards_are_scaled_clipped_and_divided_by_the_returns_spread_of_the_ite
         lengths = torch.randint(1, 9, (2, 1, 4), generator=random)
         running = torch.arange(8)[None, :, None] < lengths
         reward = torch.where(running, torch.randn(2, 8, 4, generator=random, dtype=torch.float64), 0.0)
-        found, statistics = learned_reward(wrappers, reward, running, gamma, statistics)
+        found, statistics, _ = learned_reward(wrappers, reward, running, gamma, statistics)
         for run in range(2):
             spread = np.sqrt(np.var(sums[run]) + 1e-8) if sums[run] else 1.0
             for copy in range(4):

@@ -2,36 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
+from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.baselines.history import History
 from pg_experiments.baselines.interface import Baseline, Experience, GradientBaseline
 from pg_experiments.gradients import policy_gradients
-from pg_experiments.metrics import explained_variance, mean_kl
-from pg_experiments.optimizers import KL_ADAPTIVE, Learner, schedule_factors
+from pg_experiments.metrics import explained_variance
+from pg_experiments.optimizers import Learner, schedule_factors
 from pg_experiments.packing import Packing, Pass
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
 from pg_experiments.returns import rewards_to_go, whole_returns
 from pg_experiments.rollout import Episodes, Trajectory
 from pg_experiments.score_moments import score_moments
-
-
-class Iteration(NamedTuple):
-    """What one iteration did, per run. `metrics` holds one number per run by TensorBoard tag.
-
-    `env_problems` says of runs whose numbers broke whether their environment's numbers had been broken before; it is
-    empty where all are finite.
-    """
-
-    env_steps: list[int]
-    episodes: Episodes
-    metrics: dict[str, Float[Tensor, " runs"]]
-    env_problems: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True)
@@ -78,12 +65,9 @@ class Reinforce:
         episodes: Episodes,
         trajectory: Trajectory,
         progress: Float[Tensor, " runs"],
+        generators: Sequence[Generator] = (),
     ) -> Iteration:
-        """Estimate the gradient from one episode in each copy, and step. Changes the learners in place.
-
-        Args:
-            progress: fraction of each run that is over, for the schedules.
-        """
+        """Estimate the gradient from one episode in each copy, and step; nothing is drawn. See `Algorithm.learn`."""
         parameters = policy_learner.parameters
         dtype = trajectory.reward.dtype
         num_envs = trajectory.reward.shape[2]
@@ -121,7 +105,6 @@ class Reinforce:
             moments = score_moments(policy, parameters, trajectory, packing.unpack(weight), packing.unpack(factor))
             found, more_metrics = baseline.correct_then_learn(baseline_learner, found, moments)
             baseline_metrics |= more_metrics
-        before = {name: part.clone() for name, part in parameters.items()}
         norm, lr = policy_learner.step(found, progress)
         metrics = {
             "loss/policy": -packing.sum(log_prob * weight + entropy * coefficient) / num_envs,
@@ -131,9 +114,6 @@ class Reinforce:
             "baseline/explained_variance": explained_variance(values, returns, packing),
             **baseline_metrics,
         }
-        if policy_learner.settings.schedule == KL_ADAPTIVE:
-            metrics["policy/kl"] = mean_kl(policy, before, parameters, packing, observation)
-            policy_learner.adapt(metrics["policy/kl"])
         return Iteration(packing.counts, episodes, metrics)
 
     def _weight(self, advantage: Float[Tensor, " samples"], packing: Packing) -> Float[Tensor, " samples"]:

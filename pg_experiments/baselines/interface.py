@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from pg_experiments.baselines.history import History
 from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Packing
-from pg_experiments.policies.networks import Parameters
+from pg_experiments.policies.networks import Network, Parameters
 from pg_experiments.score_moments import ScoreMoments
 
 
@@ -78,4 +78,19 @@ class GradientBaseline(Baseline, Protocol):
         Returns:
             The gradient that is stepped along, and metrics as of `values_then_learn`.
         """
+        ...
+
+
+@runtime_checkable
+class ValueFunction(Baseline, Protocol):
+    """A baseline that is the output of a network for one observation: a cut rollout can be continued by its value.
+
+    `init` gives a `Learner` whose parameters are the network's alone.
+    """
+
+    updates_per_iteration: int
+
+    @property
+    def network(self) -> Network:
+        """V(s), one number."""
         ...

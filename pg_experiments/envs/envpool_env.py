@@ -99,7 +99,26 @@ class EnvPoolEnv:
     def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Make a pool, each copy with a seed of its two random numbers, see `seeds_of`."""
         runs, envs = noise.shape[:2]
-        seeds = seeds_of(noise).flatten().tolist()
+        pool, observation = self._begun(seeds_of(noise).flatten().tolist())
+        self._real = noise.numpy().dtype
+        number = np.arange(runs * envs, dtype=np.int32).reshape(runs, envs)
+        copies = Copies([pool], np.zeros_like(number), number)
+        return copies, torch.from_numpy(observation).to(noise.dtype).reshape(runs, envs, -1)
+
+    def restart(
+        self, state: Copies, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs 2"]
+    ) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
+        """Replace the copies that are over by those of a new pool: a pool's seeds are fixed when it is made."""
+        chosen = over.numpy()
+        pool, first = self._begun(seeds_of(noise)[over].tolist())
+        observation = torch.zeros(*over.shape, self.spec.observation_size, dtype=noise.dtype)
+        observation[over] = torch.from_numpy(first).to(noise.dtype)
+        place, number = state.pool.copy(), state.number.copy()
+        place[chosen], number[chosen] = len(state.pools), np.arange(len(first), dtype=np.int32)
+        return _with_used_pools([*state.pools, pool], place, number), observation
+
+    def _begun(self, seeds: Sequence[int]) -> tuple[Any, Any]:
+        """A pool of copies with these seeds, and their first observations."""
         limit = self.spec.max_episode_steps + 1
         pool = self._make_pool(
             self._id,
@@ -108,10 +127,7 @@ class EnvPoolEnv:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bounds in float64 for observations in float32, once a pool
             observation, _ = pool.reset()
-        self._real = noise.numpy().dtype
-        number = np.arange(len(seeds), dtype=np.int32).reshape(runs, envs)
-        copies = Copies([pool], np.zeros_like(number), number)
-        return copies, torch.from_numpy(observation).to(noise.dtype).reshape(runs, envs, -1)
+        return pool, observation
 
     def step(
         self, state: Copies, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
@@ -136,9 +152,7 @@ class EnvPoolEnv:
 
     def select(self, state: Copies, rows: Int64[Tensor, " rows"]) -> Copies:
         kept = rows.numpy()
-        used, places = np.unique(state.pool[kept], return_inverse=True)
-        pool = places.astype(np.int32).reshape(state.pool[kept].shape)
-        return Copies([state.pools[place] for place in used], pool, state.number[kept])
+        return _with_used_pools(state.pools, state.pool[kept], state.number[kept])
 
     def join(self, states: Sequence[Copies]) -> Copies:
         before = np.cumsum([0, *(len(state.pools) for state in states)], dtype=np.int32)
@@ -147,6 +161,12 @@ class EnvPoolEnv:
             np.concatenate([state.pool + offset for state, offset in zip(states, before[:-1], strict=True)]),
             np.concatenate([state.number for state in states]),
         )
+
+
+def _with_used_pools(pools: Sequence[Any], place: Any, number: Any) -> Copies:
+    """The copies, without pools of which none is left."""
+    used, places = np.unique(place, return_inverse=True)
+    return Copies([pools[each] for each in used], places.astype(np.int32).reshape(place.shape), number)
 
 
 def _actions_of(space: Any) -> DiscreteActions | BoxActions:

@@ -93,23 +93,28 @@ class GymnasiumEnv:
         """Reset every copy with a seed below 2³¹ made of its two random numbers."""
         runs, envs = noise.shape[:2]
         copies = [[self._pool.pop() if self._pool else self._make() for _ in range(envs)] for _ in range(runs)]
+        return self.restart(copies, torch.ones(runs, envs, dtype=torch.bool), noise)
+
+    def restart(
+        self, state: Copies, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs 2"]
+    ) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
+        """Reset the copies that are over, with seeds as in `reset`; the observations of the others are zero."""
         seeds = seeds_of(noise).tolist()
-        observation = np.zeros((runs, envs, self.spec.observation_size))
+        observation = np.zeros((*over.shape, self.spec.observation_size))
         with self._time_limit.heard() if self._time_limit else nullcontext():
-            for run, row in enumerate(copies):
-                for index, env in enumerate(row):
-                    try:
-                        if self._time_limit:
-                            self._time_limit.start()
-                        seen, _ = env.reset(seed=seeds[run][index])
-                        if self._time_limit:
-                            self._time_limit.stop()
-                    except (Exception, TookTooLong) as error:
-                        raise self._raised("reset", error, run, index) from error
-                    self._put(observation, seen, "reset", run, index)
+            for run, index in over.nonzero().tolist():
+                try:
+                    if self._time_limit:
+                        self._time_limit.start()
+                    seen, _ = state[run][index].reset(seed=seeds[run][index])
+                    if self._time_limit:
+                        self._time_limit.stop()
+                except (Exception, TookTooLong) as error:
+                    raise self._raised("reset", error, run, index) from error
+                self._put(observation, seen, "reset", run, index)
         self._check_finite("reset", observation)
         self._dtype = noise.dtype
-        return copies, torch.from_numpy(observation).to(self._dtype)
+        return state, torch.from_numpy(observation).to(self._dtype)
 
     def step(
         self, state: Copies, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]

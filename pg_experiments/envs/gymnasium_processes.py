@@ -89,6 +89,13 @@ class GymnasiumProcesses:
         answers = self._asked(state, "reset", noise.numpy())
         return state, torch.from_numpy(np.concatenate([answer[0] for answer in answers], 1))
 
+    def restart(
+        self, state: Remote, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs 2"]
+    ) -> tuple[Remote, Float[Tensor, "runs envs observation"]]:
+        """Reset the copies that are over, see `GymnasiumEnv.restart`."""
+        answers = self._asked(state, "restart", over.numpy(), noise.numpy())
+        return state, torch.from_numpy(np.concatenate([answer[0] for answer in answers], 1))
+
     def step(
         self, state: Remote, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
     ) -> Transition:
@@ -174,6 +181,9 @@ def _answer(
 ) -> tuple[Any, ...]:
     if call == "reset":
         states[number], observation = env.reset(*given)
+        return (observation.numpy(),)
+    if call == "restart":
+        states[number], observation = env.restart(states[number], *given)
         return (observation.numpy(),)
     states[number], *rest = env.step(states[number], *given)
     return tuple(part.numpy() for part in rest)

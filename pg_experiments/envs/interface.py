@@ -67,6 +67,12 @@ class Env(Protocol):
 
     An environment draws no random numbers: `reset` takes its noise as an argument. A copy whose episode is over may be
     stepped on; what it then returns is not used, and it must not disturb any other copy.
+
+    Algorithms with fixed rollouts begin new episodes in some copies while others play on. Where the state consists of
+    tensors `[runs, envs, ...]` (alone, or in tuples, lists and dictionaries), nothing is needed for that. Any other
+    environment offers one more method, `restart(state, over, noise) -> (state, observation)`: it begins a new episode,
+    from `noise` as in `reset`, in the copies where `over` `[runs, envs]` is True, and leaves the others alone, whose
+    observations are not used. Such a state cannot be saved, and is made again by `replaying.py`.
     """
 
     @property

@@ -79,6 +79,8 @@ class LimitedEnv:
     def __init__(self, env: Env, limit: TimeLimit) -> None:
         self.inner, self._limit = env, limit
         self.name = name_of(env)
+        if hasattr(env, "restart"):
+            self.restart = self._restart
 
     @property
     def spec(self) -> EnvSpec:
@@ -93,6 +95,10 @@ class LimitedEnv:
     ) -> Transition:
         with self._in_time():
             return self.inner.step(state, action, running)
+
+    def _restart(self, state: EnvState, over: Bool[Tensor, "runs envs"], noise: Tensor) -> tuple[EnvState, Tensor]:
+        with self._in_time():
+            return self._env.restart(state, over, noise)  # type: ignore[attr-defined]
 
     def select(self, state: EnvState, rows: Int64[Tensor, " rows"]) -> EnvState:
         return self.inner.select(state, rows)

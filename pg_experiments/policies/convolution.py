@@ -200,6 +200,24 @@ class CNN:
             images = part.output_images(output, samples)
         return values + self.head.forward(layers[len(self.parts) :], images.flatten(2).contiguous())
 
+    def tangent(self, layers: Layers, values: Sequence[Tensor], change: Layers) -> Float[Tensor, "runs samples out"]:
+        """How the output changes with the weights and biases, to first order: the Jacobian times their change.
+
+        Args:
+            layers, values: given to and by `forward`.
+            change: of every layer.
+        """
+        count, images = len(self.parts), torch.empty(0)
+        samples = values[0].shape[1] // self.parts[0].positions
+        for place, part in enumerate(self.parts):
+            (weight, _), (weight_change, bias_change) = layers[place], change[place]
+            before = product(values[2 * place], weight_change, bias_change)
+            if place:
+                before = before + product(part.patches(images), weight, torch.zeros_like(bias_change))
+            of_output = ACTIVATIONS[self.activation].gradient(before, values[2 * place + 1])
+            images = part.output_images(of_output, samples)
+        return self.head.tangent(layers[count:], values[2 * count :], change[count:], images.flatten(2).contiguous())
+
     def backward(
         self, layers: Layers, values: Sequence[Tensor], gradient: Float[Tensor, "runs samples out"], for_x: bool = False
     ) -> tuple[Tensor | None, Layers]:

@@ -72,6 +72,26 @@ class Categorical:
         possible = self._log_probs > -math.inf
         return (self._log_probs.exp() * torch.where(possible, ratio, 0.0)).sum(-1)
 
+    def objective_gradient(
+        self,
+        action: Int64[Tensor, "runs samples"],
+        weight: Float[Tensor, "runs samples"],
+        coefficient: Float[Tensor, "runs 1"] | None,
+    ) -> Float[Tensor, "runs samples actions"]:
+        """Gradient of Σ w log π(a) + c H for the logits, in closed form: w (1ₐ - p) - c p (log p + H).
+
+        Args:
+            action, weight: a and w of every sample.
+            coefficient: c of each run; None: 0 of all.
+        """
+        log_probs = self._log_probs
+        probabilities = log_probs.exp()
+        gradient = probabilities * -weight[..., None]
+        if coefficient is not None:
+            surprise = log_probs.clamp(min=torch.finfo(log_probs.dtype).min) + self.entropy()[..., None]
+            gradient = gradient - coefficient[..., None] * probabilities * surprise
+        return gradient.scatter_add_(-1, action[..., None], weight[..., None])
+
     def mode(self) -> Int64[Tensor, "runs samples"]:
         return _argmax(self.logits)
 

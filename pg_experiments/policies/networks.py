@@ -88,6 +88,10 @@ class Network(Protocol):
         """Everything that `backward` needs, the output last; every size a multiple of 4."""
         ...
 
+    def tangent(self, layers: Layers, values: Sequence[Tensor], change: Layers) -> Float[Tensor, "runs samples out"]:
+        """How the output changes with the weights and biases, to first order: the Jacobian times their change."""
+        ...
+
     def backward(
         self, layers: Layers, values: Sequence[Tensor], gradient: Float[Tensor, "runs samples out"], for_x: bool = False
     ) -> tuple[Tensor | None, Layers]:
@@ -186,6 +190,25 @@ class MLP:
             values.append(ACTIVATIONS[self.activation].function(product(values[-1], weight, bias)))
         values.append(product(values[-1], *layers[-1]))
         return values
+
+    def tangent(
+        self, layers: Layers, values: Sequence[Tensor], change: Layers, of_x: Tensor | None = None
+    ) -> Float[Tensor, "runs samples out"]:
+        """How the output changes with the weights and biases, to first order: the Jacobian times their change.
+
+        Args:
+            layers, values: given to and by `forward`.
+            change: of every layer.
+            of_x: change of the input; None: none.
+        """
+        for layer, ((weight, _), (weight_change, bias_change)) in enumerate(zip(layers, change, strict=True)):
+            before = product(values[layer], weight_change, bias_change)
+            if of_x is not None:
+                before = before + product(of_x, weight, torch.zeros_like(bias_change))
+            is_hidden = layer < len(layers) - 1
+            of_x = ACTIVATIONS[self.activation].gradient(before, values[layer + 1]) if is_hidden else before
+        assert of_x is not None
+        return of_x
 
     def backward(
         self, layers: Layers, values: Sequence[Tensor], gradient: Float[Tensor, "runs samples out"], for_x: bool = False

@@ -147,6 +147,8 @@ def _read_curve(path: Path, root: Path, problems: list[str]) -> tuple[Numbers, N
                 if len(row) < len(header):
                     cut_off = rows.line_num
                     continue
+                if row[y] == "":  # no episode has finished in this iteration
+                    continue
                 point = float(row[x]), float(row[y])
                 if not all(map(math.isfinite, point)) or (points and point[0] <= points[-1][0]):
                     raise ValueError(f"line {rows.line_num} has {point[0]:g} env_steps and return {point[1]:g}")

@@ -123,7 +123,7 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     """Dotted keys that tell the settings apart: environment, other parts, learning rate, then in the config's order.
 
     Left out are the seed and keys without influence, keys that are fixed by the choice of a part (with `env` differ
-    `env.gamma` and many more), and an `env.default_...` beside the key that takes its value.
+    `env.gamma` and many more), and an `env.default_...` or `algorithm.default_...` beside the key that takes its value.
     """
     every_key = list(dict.fromkeys(key for run in runs for key in run.written))
     values = {
@@ -145,7 +145,7 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
         return any(len(set(zip(values[part], values[key], strict=True))) == len(set(values[part])) for part in owners)
 
     keys = [key for key in keys if not follows_a_part(key)]
-    defaults = [key for key in keys if key.startswith("env.default_")]
+    defaults = [key for key in keys if key.startswith(("env.default_", "algorithm.default_"))]
     for default in defaults:  # configs written from Python have no interpolations left
         if any(values[key] == values[default] for key in keys if key not in defaults):
             keys.remove(default)

@@ -1,8 +1,10 @@
 """The statistics of a batch of runs, and what an iteration's trajectory becomes before it is learned from."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pg_experiments.algorithms.interface import rollout_steps_of
 from pg_experiments.packing import Packing
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.rollout import Trajectory
@@ -13,15 +15,18 @@ from pg_experiments.wrappers.rewards import learned_reward
 from pg_experiments.wrappers.statistics import RunningStatistics, named, statistics_of
 
 RETURN_PREFIX = "return_statistics."
+RETURN_IN_PROGRESS = "return_in_progress"  # of each copy's episode, where it goes on over iterations
 
 
-def first_statistics(parts: Parts, runs: int) -> Parameters:
+def first_statistics(parts: Parts, runs: int, num_envs: int) -> Parameters:
     """What the run's wrappers know at its beginning, by full name; empty where none is normalised."""
     statistics: Parameters = {}
     if isinstance(parts.policy, NormalizedPolicy):
         statistics |= named(RunningStatistics.none_yet(runs, parts.policy.size), PREFIX)
     if any(isinstance(each, NormalizeReturnConfig) for each in parts.rewards):
         statistics |= named(RunningStatistics.none_yet(runs, 1), RETURN_PREFIX)
+        if rollout_steps_of(parts.algorithm) is not None:
+            statistics[RETURN_IN_PROGRESS] = torch.zeros(runs, num_envs, dtype=torch.float64)
     return statistics
 
 
@@ -45,16 +50,24 @@ def as_learned(
         The trajectory, and the statistics with what is in it.
     """
     after: Parameters = {}
-    observation = trajectory.observation
+    observation, next_observation = trajectory.observation, trajectory.next_observation
     if isinstance(parts.policy, NormalizedPolicy):
         seen = statistics_of(statistics, PREFIX)
         packing = Packing.of(trajectory.running, observation.dtype)
         after |= named(seen.with_samples(packing.pack(observation), packing), PREFIX)
-        observation = parts.policy.normalizer(seen, observation.dtype)(observation)
+        normalize = parts.policy.normalizer(seen, observation.dtype)
+        observation = normalize(observation)
+        next_observation = None if next_observation is None else normalize(next_observation)
     returns = statistics_of(statistics, RETURN_PREFIX) if f"{RETURN_PREFIX}samples" in statistics else None
     reward = trajectory.reward
     if parts.rewards:
-        reward, returns = learned_reward(parts.rewards, reward, trajectory.running, gamma, returns)
+        over = trajectory.terminated | trajectory.truncated
+        before = statistics.get(RETURN_IN_PROGRESS)
+        reward, returns, so_far = learned_reward(
+            parts.rewards, reward, trajectory.running, gamma, returns, before, None if before is None else over
+        )
+        if so_far is not None:
+            after[RETURN_IN_PROGRESS] = so_far
     if returns is not None:
         after |= named(returns, RETURN_PREFIX)
-    return trajectory._replace(observation=observation, reward=reward), after
+    return trajectory._replace(observation=observation, next_observation=next_observation, reward=reward), after

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
-from pg_experiments.envs.interface import Env, Transition
+from pg_experiments.envs.interface import Env, EnvState, Transition
 from pg_experiments.wrappers.wrapper import Wrapper, WrapperState
 
 
@@ -25,8 +25,11 @@ class RepeatAction(Wrapper):
         self._times = times
 
     def reset(self, noise: Float[Tensor, "runs envs noise"]) -> tuple[WrapperState, Float[Tensor, "runs envs size"]]:
-        state, observation = self.inner.reset(noise)
-        return WrapperState(state, torch.zeros(noise.shape[:2], dtype=torch.long)), observation
+        return self.begin(*self.inner.reset(noise))
+
+    def begin(self, state: EnvState, observation: Float[Tensor, "runs envs size"]) -> tuple[WrapperState, Tensor]:
+        """From what the inner environment begins with."""
+        return WrapperState(state, torch.zeros(observation.shape[:2], dtype=torch.long)), observation
 
     def step(
         self, state: WrapperState, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
-from pg_experiments.envs.interface import Env, Transition
+from pg_experiments.envs.interface import Env, EnvState, Transition
 from pg_experiments.wrappers.wrapper import Wrapper, WrapperState
 
 
@@ -26,7 +26,10 @@ class StackFrames(Wrapper):
         self._frames = frames
 
     def reset(self, noise: Float[Tensor, "runs envs noise"]) -> tuple[WrapperState, Float[Tensor, "runs envs size"]]:
-        state, observation = self.inner.reset(noise)
+        return self.begin(*self.inner.reset(noise))
+
+    def begin(self, state: EnvState, observation: Float[Tensor, "runs envs inner"]) -> tuple[WrapperState, Tensor]:
+        """From what the inner environment begins with."""
         stacked = observation.repeat(1, 1, self._frames)
         return WrapperState(state, stacked), stacked
 

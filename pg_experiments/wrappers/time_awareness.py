@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
-from pg_experiments.envs.interface import Env, Transition
+from pg_experiments.envs.interface import Env, EnvState, Transition
 from pg_experiments.wrappers.wrapper import Wrapper, WrapperState
 
 
@@ -24,8 +24,11 @@ class TimeAwareness(Wrapper):
         super().__init__(inner, replace(inner.spec, observation_size=size, num_states=None))
 
     def reset(self, noise: Float[Tensor, "runs envs noise"]) -> tuple[WrapperState, Float[Tensor, "runs envs size"]]:
-        state, observation = self.inner.reset(noise)
-        played = torch.zeros(noise.shape[:2], dtype=torch.long)
+        return self.begin(*self.inner.reset(noise))
+
+    def begin(self, state: EnvState, observation: Float[Tensor, "runs envs inner"]) -> tuple[WrapperState, Tensor]:
+        """From what the inner environment begins with."""
+        played = torch.zeros(observation.shape[:2], dtype=torch.long)
         return WrapperState(state, played), self._with_time(observation, played)
 
     def step(

@@ -1,0 +1,115 @@
+"""Generalized advantages: what a step's action was worth beyond what was expected of its state."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pg_experiments.exact import per_run
+from pg_experiments.packing import SAMPLES_AT_ONCE
+from pg_experiments.policies.networks import Network, Parameters, flat_of, layers_of, views_of
+from pg_experiments.rollout import Trajectory
+
+
+def generalized_advantages(
+    reward: Float[Tensor, "runs steps envs"],
+    value: Float[Tensor, "runs steps envs"],
+    continuation: Float[Tensor, "runs steps envs"],
+    terminated: Bool[Tensor, "runs steps envs"],
+    truncated: Bool[Tensor, "runs steps envs"],
+    gamma: Float[Tensor, " runs"],
+    gae_lambda: Float[Tensor, " runs"],
+) -> Float[Tensor, "runs steps envs"]:
+    """How much better each action was than what was expected of its state.
+
+        Aₜ = δₜ + γλ Aₜ₊₁ inside an episode; δₜ at its last step, and at the last step of the rollout
+        δₜ = rₜ + γ v′ₜ - V(sₜ)
+        v′ₜ = 0 where the task terminated; V(next_observation) before any reset where the episode was truncated or the
+              rollout was cut; V(sₜ₊₁) elsewhere.
+
+    λ = 1 gives the rewards of all steps up to the end of the episode or of the rollout, plus the continuation, minus
+    V(sₜ): the n-step advantage. λ = 0 gives δₜ.
+
+    Source: Schulman et al. (2016), High-dimensional continuous control using generalized advantage estimation,
+    arXiv:1506.02438, eq. 16; time limits: Pardo et al. (2018), arXiv:1712.00378, eq. 6.
+
+    Args:
+        reward: rₜ.
+        value: V(sₜ).
+        continuation: V(next_observation) where `truncated`, and at the last step; not read elsewhere.
+        terminated: the task ended with this step; wins where both flags are set.
+        truncated: the episode was cut off with this step.
+        gamma, gae_lambda: of each run, in [0, 1].
+    """
+    following = torch.cat([value[:, 1:], continuation[:, -1:]], 1)
+    following = torch.where(truncated, continuation, following).masked_fill_(terminated, 0.0)
+    discount = per_run(gamma.to(reward.dtype), reward)
+    delta = reward + discount * following - value
+    carried = (discount * per_run(gae_lambda.to(reward.dtype), reward)).masked_fill(terminated | truncated, 0.0)
+    advantage = delta[:, -1]
+    backwards = [advantage]
+    earlier = zip(delta[:, :-1].unbind(1), carried[:, :-1].unbind(1), strict=True)
+    for delta_now, carried_now in reversed(list(earlier)):
+        advantage = torch.addcmul(delta_now, carried_now, advantage)
+        backwards.append(advantage)
+    return torch.stack(backwards[::-1], 1)
+
+
+@torch.no_grad()
+def continuations(
+    network: Network,
+    parameters: Parameters,
+    next_observation: Float[Tensor, "runs steps envs observation"],
+    truncated: Bool[Tensor, "runs steps envs"],
+) -> Float[Tensor, "runs steps envs"]:
+    """V(next_observation) in the steps of a run in which a copy was truncated, and in the last one; 0 elsewhere.
+
+    Args:
+        network, parameters: of V.
+        next_observation: after each step, before any reset.
+        truncated: where an episode was cut off.
+    """
+    needed = truncated.any(2)
+    needed[:, -1] = True
+    found = torch.zeros(truncated.shape, dtype=next_observation.dtype)
+    flat = flat_of(layers_of(network, parameters))
+    for chosen in needed.nonzero().split(max(1, SAMPLES_AT_ONCE // truncated.shape[2])):
+        run, step = chosen.unbind(1)
+        layers = views_of(network, flat.index_select(0, run))
+        output = network.forward(layers, next_observation[run, step])[-1]
+        found[run, step] = output[:, : truncated.shape[2], 0]
+    return found
+
+
+class Targets(NamedTuple):
+    """Of every sample of fixed rollouts: V(s), the generalized advantage A, and V(s) + A, which V is fitted to."""
+
+    value: Float[Tensor, " samples"]
+    advantage: Float[Tensor, " samples"]
+    returns: Float[Tensor, " samples"]
+
+
+def value_targets(
+    network: Network,
+    parameters: Parameters,
+    trajectory: Trajectory,
+    reward_scale: Float[Tensor, " runs"],
+    gamma: Float[Tensor, " runs"],
+    gae_lambda: Float[Tensor, " runs"],
+) -> Targets:
+    """By the values that a network gives now.
+
+    Args:
+        network, parameters: of V.
+        trajectory: a fixed rollout.
+        reward_scale, gamma, gae_lambda: of each run.
+    """
+    assert trajectory.next_observation is not None
+    reward = trajectory.reward * per_run(reward_scale.to(trajectory.reward.dtype), trajectory.reward)
+    with torch.no_grad():
+        value = network(parameters, trajectory.observation.flatten(1, 2))[..., 0].view_as(reward)
+    continuation = continuations(network, parameters, trajectory.next_observation, trajectory.truncated)
+    flags = (trajectory.terminated, trajectory.truncated)
+    advantage = generalized_advantages(reward, value, continuation, *flags, gamma, gae_lambda)
+    return Targets(value.flatten(), advantage.flatten(), (value + advantage).flatten())

@@ -1,0 +1,182 @@
+"""Natural policy gradient: the gradient measured by how much the policy changes, not the parameters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from pg_experiments.advantages import Targets, value_targets
+from pg_experiments.algorithms.interface import Iteration
+from pg_experiments.baselines.interface import ValueFunction
+from pg_experiments.dense import Dense
+from pg_experiments.errors import ConfigError
+from pg_experiments.gradients import network_gradients, policy_gradients
+from pg_experiments.metrics import explained_variance
+from pg_experiments.natural_gradient import as_parameters, as_vector, conjugate_gradients, fisher_product
+from pg_experiments.optimizers import Learner, OptimizerSettings
+from pg_experiments.packing import Pass
+from pg_experiments.policies.distributions import Distribution
+from pg_experiments.policies.interface import NetworkPolicy, Policy
+from pg_experiments.rollout import Episodes, Trajectory
+
+
+@dataclass(frozen=True)
+class NPG:
+    """θ ← θ + lr · x with (F + damping · 1) x = g: one step of the optimizer along the natural gradient x.
+
+    g is the gradient of `actor_critic`, the mean over a rollout of ∇log π(aₜ | sₜ) Aₜ; F is the Fisher matrix of the
+    policy at the states of the rollout, see `fisher_product`. `policy/predicted_kl` is ½ xᵀ(F + damping) x: what x as a
+    step would change, to second order. With `optimizer=sgd` the step is exactly lr · x; `gradient/norm` is that of g.
+
+    Source: Kakade (2001), A natural policy gradient, eq. 2; conjugate gradients: Schulman et al. (2015),
+    arXiv:1502.05477, appendix C.
+
+    Attributes:
+        gamma: discount, per run.
+        reward_scale: rewards are multiplied by it before anything is learned from them, per run.
+        rollout_steps: of every copy in an iteration.
+        gae_lambda: λ of the advantages, in [0, 1], per run.
+        damping: above 0, per run.
+        conjugate_gradient_iterations: at most, for x.
+        normalize_advantage: shift and scale the advantages of an iteration to mean 0 and standard deviation 1, per run.
+    """
+
+    gamma: Float[Tensor, " runs"]
+    reward_scale: Float[Tensor, " runs"]
+    rollout_steps: int
+    gae_lambda: Float[Tensor, " runs"]
+    damping: Float[Tensor, " runs"]
+    conjugate_gradient_iterations: int
+    normalize_advantage: bool
+
+    def check(self, policy: Policy, optimizer: OptimizerSettings) -> None:
+        """Refuse a policy without a network."""
+        check_policy(policy, "npg")
+
+    def learn(
+        self,
+        policy: NetworkPolicy,
+        policy_learner: Learner,
+        baseline: ValueFunction,
+        baseline_learner: Learner,
+        episodes: Episodes,
+        trajectory: Trajectory,
+        progress: Float[Tensor, " runs"],
+        generators: Sequence[Generator] = (),
+    ) -> Iteration:
+        """One step from one rollout; nothing is drawn. See `Algorithm.learn`."""
+        numbers = (self.reward_scale, self.gamma, self.gae_lambda)
+        targets = value_targets(baseline.network, baseline_learner.parameters, trajectory, *numbers)
+        direction = natural_direction(
+            policy,
+            policy_learner,
+            trajectory,
+            targets,
+            self.damping,
+            self.conjugate_gradient_iterations,
+            self.normalize_advantage,
+        )
+        _, lr = policy_learner.step(as_parameters(-direction.direction, policy_learner.parameters), progress)
+        metrics = {
+            **direction.metrics,
+            "optimizer/lr": lr,
+            **fit_values(baseline, baseline_learner, trajectory, targets, progress),
+        }
+        return Iteration(direction.samples.counts, episodes, metrics)
+
+
+def check_policy(policy: Policy, algorithm: str) -> None:
+    """Raise a `ConfigError` for a policy whose Fisher matrix is not known through the output of one network."""
+    if not isinstance(policy, NetworkPolicy):
+        reason = f"has no network, through which {algorithm} finds its Fisher matrix; fitting: softmax, gaussian"
+        raise ConfigError("policy", type(policy).__name__, reason)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Where the policy of each run should go.
+
+    Attributes:
+        samples: of the rollout.
+        weight: advantage of each sample, normalised where that is asked for.
+        direction: x above.
+        slope: gᵀ x, how fast the objective rises along x.
+        curvature: xᵀ(F + damping) x.
+    """
+
+    samples: Dense
+    weight: Float[Tensor, " samples"]
+    direction: Float[Tensor, "runs numbers"]
+    slope: Float[Tensor, " runs"]
+    curvature: Float[Tensor, " runs"]
+    metrics: dict[str, Float[Tensor, " runs"]]
+
+
+def natural_direction(
+    policy: NetworkPolicy,
+    learner: Learner,
+    trajectory: Trajectory,
+    targets: Targets,
+    damping: Float[Tensor, " runs"],
+    iterations: int,
+    normalize_advantage: bool,
+) -> Direction:
+    """x with (F + damping) x = g, by conjugate gradients."""
+    runs, steps, envs = trajectory.reward.shape
+    samples = Dense(runs, steps * envs)
+    observation, action = samples.pack(trajectory.observation), samples.pack(trajectory.action)
+    weight = samples.normalized(targets.advantage) if normalize_advantage else targets.advantage
+    objective, entropy = torch.empty_like(weight), torch.empty_like(weight)
+
+    def loss(distribution: Distribution, blocks: Pass) -> Tensor:
+        objective_now = distribution.log_prob(blocks.of(action)) * blocks.of(weight)
+        blocks.of(objective).copy_(objective_now.detach())
+        blocks.of(entropy).copy_(distribution.entropy().detach())
+        return objective_now.sum(1) / samples.size
+
+    found = policy_gradients(policy, learner.parameters, samples, observation, loss)
+    gradient = as_vector({name: found[name] for name in learner.parameters})
+    diagonal = damping.to(gradient.dtype)[:, None]
+
+    def product(vector: Tensor) -> Tensor:
+        with torch.enable_grad():
+            image = fisher_product(policy, learner.parameters, samples, observation, samples.size, vector)
+        return image + diagonal * vector
+
+    direction = conjugate_gradients(product, gradient, iterations)
+    curvature = (direction * product(direction)).sum(1)
+    metrics = {
+        "loss/policy": -samples.mean(objective),
+        "policy/entropy": samples.mean(entropy),
+        "gradient/norm": gradient.square().sum(1).sqrt(),
+        "policy/predicted_kl": curvature / 2,
+    }
+    return Direction(samples, weight, direction, (gradient * direction).sum(1), curvature, metrics)
+
+
+def fit_values(
+    baseline: ValueFunction,
+    learner: Learner,
+    trajectory: Trajectory,
+    targets: Targets,
+    progress: Float[Tensor, " runs"],
+) -> dict[str, Float[Tensor, " runs"]]:
+    """`updates_per_iteration` steps of the value network down the mean of (V - R)²; its metrics from before."""
+    runs, steps, envs = trajectory.reward.shape
+    samples = Dense(runs, steps * envs)
+    observation = samples.pack(trajectory.observation)
+
+    def loss_gradient(output: Tensor, blocks: Pass) -> Tensor:
+        return (output - blocks.of(targets.returns)[..., None]) * (2 / samples.size)
+
+    norms = []
+    for _ in range(baseline.updates_per_iteration):
+        found = network_gradients(baseline.network, learner.parameters, samples, observation, loss_gradient)
+        norms.append(learner.step(found, progress)[0])
+    return {
+        "baseline/explained_variance": explained_variance(targets.value, targets.returns, samples),
+        "loss/baseline": samples.mean(targets.advantage.square()),
+        "gradient/baseline_norm": norms[0],
+    }

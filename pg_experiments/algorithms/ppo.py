@@ -1,0 +1,203 @@
+"""Proximal policy optimization: several epochs of minibatches over one rollout, with a clipped surrogate."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, Num
+from torch import Generator, Tensor
+
+from pg_experiments.advantages import Targets, value_targets
+from pg_experiments.algorithms.interface import Iteration
+from pg_experiments.baselines.interface import ValueFunction
+from pg_experiments.dense import Dense
+from pg_experiments.gradients import log_probs, network_gradients, score_gradients
+from pg_experiments.metrics import Means, explained_variance
+from pg_experiments.optimizers import Learner, schedule_factors
+from pg_experiments.packing import Pass
+from pg_experiments.policies.interface import Policy
+from pg_experiments.policies.networks import Network, Parameters
+from pg_experiments.rollout import Episodes, Trajectory
+
+
+@dataclass(frozen=True)
+class PPO:
+    """Per minibatch one step up the mean of min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) + c H(π), ρ = π(a | s) / π_old(a | s).
+
+    π_old is the policy that played, A the generalized advantages by the values before the iteration. Every epoch deals
+    each run's samples into `minibatches` anew. The value network takes a step with every minibatch too, down the mean
+    of (V - R)², R = A + V_old; with `clip_range_value` δ, down the mean of
+    max((V - R)², (V_old + clip(V - V_old, -δ, δ) - R)²).
+
+    `policy/approximate_kl` is the mean of ρ - 1 - log ρ, an estimate of KL(π_old, π), and `policy/clip_fraction` the
+    share of samples with |ρ - 1| > ε; they, `loss/policy`, `loss/baseline`, `policy/entropy` and the gradient norms are
+    means over the minibatches of an iteration, each before its step. A run whose minibatch, from the second one on, has
+    an approximate KL above `target_kl` steps no more in this iteration; `policy/updates` counts its steps.
+
+    In the first minibatch ρ = 1, and the gradient is that of `actor_critic` over the same samples.
+
+    Source: Schulman et al. (2017), Proximal policy optimization algorithms, arXiv:1707.06347, eq. 7 and algorithm 1;
+    KL: Schulman (2020), Approximating KL divergence, k3; normalisation per minibatch and value clipping: Huang et al.
+    (2022), The 37 implementation details of PPO, details 7 and 9; `recompute_advantage`: Andrychowicz et al. (2021),
+    arXiv:2006.05990, section 3.5.
+
+    Attributes:
+        gamma: discount, per run.
+        reward_scale: rewards are multiplied by it before anything is learned from them, per run.
+        rollout_steps: of every copy in an iteration.
+        gae_lambda: λ of the advantages, in [0, 1], per run.
+        entropy_coefficient: c above, per run.
+        entropy_schedule: of c over the run, see `schedule_factor`.
+        epochs: how often each sample is used.
+        minibatches: of an epoch.
+        clip_range: ε > 0, per run.
+        clip_range_value: δ > 0, per run; infinite: off.
+        target_kl: see above, per run; infinite: off.
+        normalize_advantage: shift and scale the advantages of a minibatch to mean 0 and standard deviation 1, per run.
+        recompute_advantage: values, advantages and R again at the beginning of each epoch, by the values of then.
+    """
+
+    gamma: Float[Tensor, " runs"]
+    reward_scale: Float[Tensor, " runs"]
+    rollout_steps: int
+    gae_lambda: Float[Tensor, " runs"]
+    entropy_coefficient: Float[Tensor, " runs"]
+    entropy_schedule: str
+    epochs: int
+    minibatches: int
+    clip_range: Float[Tensor, " runs"]
+    clip_range_value: Float[Tensor, " runs"]
+    target_kl: Float[Tensor, " runs"]
+    normalize_advantage: bool
+    recompute_advantage: bool
+
+    def learn(
+        self,
+        policy: Policy,
+        policy_learner: Learner,
+        baseline: ValueFunction,
+        baseline_learner: Learner,
+        episodes: Episodes,
+        trajectory: Trajectory,
+        progress: Float[Tensor, " runs"],
+        generators: Sequence[Generator],
+    ) -> Iteration:
+        """All steps from one rollout; each run's generator deals its minibatches. See `Algorithm.learn`."""
+        runs, steps, envs = trajectory.reward.shape
+        samples = Dense(runs, steps * envs)
+        observation, action = samples.pack(trajectory.observation), samples.pack(trajectory.action)
+        network, numbers = baseline.network, (self.reward_scale, self.gamma, self.gae_lambda)
+        targets = first = value_targets(network, baseline_learner.parameters, trajectory, *numbers)
+        old_log_prob = log_probs(policy, policy_learner.parameters, samples, observation, action)
+        orders = torch.stack([self._deal(generator, samples.size) for generator in generators], 1)
+        coefficient = self.entropy_coefficient * schedule_factors(self.entropy_schedule, progress)
+        going, means = torch.ones(runs, dtype=torch.bool), Means()
+        for place, chosen in enumerate(self._minibatches(orders)):
+            if self.recompute_advantage and place and place % self.minibatches == 0:
+                targets = value_targets(network, baseline_learner.parameters, trajectory, *numbers)
+            index = (chosen + torch.arange(runs)[:, None] * samples.size).flatten()
+            own = Dense(runs, chosen.shape[1])
+            seen, target = observation[index], Targets(*(part[index] for part in targets))
+            of_policy, found = self._policy_gradients(
+                policy,
+                policy_learner.parameters,
+                own,
+                seen,
+                action[index],
+                old_log_prob[index],
+                target.advantage,
+                coefficient,
+            )
+            of_values, value_loss = self._value_gradients(network, baseline_learner.parameters, own, seen, target)
+            means.add(going, {**found, "loss/baseline": value_loss})
+            if place:  # in the first minibatch the policy is the one that played
+                going = going & ~(found["policy/approximate_kl"] > self.target_kl)
+                if not bool(going.any(0)):
+                    break
+            norm, lr = policy_learner.step_where(going, of_policy, progress)
+            baseline_norm, _ = baseline_learner.step_where(going, of_values, progress)
+            means.add(going, {"gradient/norm": norm, "gradient/baseline_norm": baseline_norm})
+        metrics = {
+            **means.values(),
+            "policy/updates": means.counts["gradient/norm"].double(),
+            "optimizer/lr": lr,
+            "baseline/explained_variance": explained_variance(first.value, first.returns, samples),
+        }
+        return Iteration(samples.counts, episodes, metrics)
+
+    def _deal(self, generator: Generator, size: int) -> Int64[Tensor, "epochs size"]:
+        """The order of a run's samples in every epoch."""
+        return torch.stack([torch.randperm(size, generator=generator) for _ in range(self.epochs)])
+
+    def _minibatches(self, orders: Int64[Tensor, "epochs runs size"]) -> Iterator[Int64[Tensor, "runs minibatch"]]:
+        """Of one epoch after the other; where they cannot be equal, the first ones have one sample more."""
+        for order in orders:
+            yield from order.tensor_split(self.minibatches, 1)
+
+    def _policy_gradients(
+        self,
+        policy: Policy,
+        parameters: Parameters,
+        samples: Dense,
+        observation: Float[Tensor, "samples observation"],
+        action: Num[Tensor, "samples *action"],
+        old_log_prob: Float[Tensor, " samples"],
+        advantage: Float[Tensor, " samples"],
+        coefficient: Float[Tensor, " runs"],
+    ) -> tuple[Parameters, dict[str, Float[Tensor, " runs"]]]:
+        """Of minus the objective of a minibatch; and its metrics."""
+        weight = samples.normalized(advantage) if self.normalize_advantage else advantage
+        dtype = weight.dtype
+        coefficient, clip = coefficient.to(dtype), self.clip_range.to(dtype)[:, None]
+        rewards_entropy, share = bool((self.entropy_coefficient > 0).any(0)), -1 / samples.size
+        surrogate, entropy, log_ratio = (torch.empty_like(weight) for _ in range(3))
+
+        def weigh(log_prob: Tensor, entropy_now: Tensor, blocks: Pass) -> Tensor:
+            """∂(surrogate) / ∂(log π): ρ A, and 0 where the clipped ratio counts, which does not change."""
+            own_weight, own_clip = blocks.of(weight), clip[blocks.rows]
+            log_ratio_now = log_prob - blocks.of(old_log_prob)
+            ratio = torch.exp(log_ratio_now)
+            free, bound = ratio * own_weight, ratio.clamp(1 - own_clip, 1 + own_clip) * own_weight
+            for whole, part in (
+                (surrogate, torch.minimum(free, bound)),
+                (entropy, entropy_now),
+                (log_ratio, log_ratio_now),
+            ):
+                blocks.of(whole).copy_(part)
+            return torch.where(bound < free, 0.0, free) * share
+
+        own_coefficient = coefficient * share if rewards_entropy else None
+        found = score_gradients(policy, parameters, samples, observation, action, weigh, own_coefficient)
+        objective = surrogate + entropy * samples.spread(coefficient)
+        ratio = torch.exp(log_ratio)
+        is_clipped = (ratio - 1).abs() > samples.spread(clip[:, 0])
+        return found, {
+            "loss/policy": -samples.mean(objective),
+            "policy/entropy": samples.mean(entropy),
+            "policy/approximate_kl": samples.mean(ratio - 1 - log_ratio),
+            "policy/clip_fraction": samples.mean(is_clipped.to(dtype)),
+        }
+
+    def _value_gradients(
+        self,
+        network: Network,
+        parameters: Parameters,
+        samples: Dense,
+        observation: Float[Tensor, "samples observation"],
+        target: Targets,
+    ) -> tuple[Parameters, Float[Tensor, " runs"]]:
+        """Of the mean square error of a minibatch, clipped or not; and that error."""
+        square = torch.empty_like(target.returns)
+        limit = self.clip_range_value.to(square.dtype)[:, None]
+
+        def loss_gradient(output: Tensor, blocks: Pass) -> Tensor:
+            old, returns, value = blocks.of(target.value), blocks.of(target.returns), output[..., 0]
+            error, change = value - returns, value - old
+            clipped_error = old + change.clamp(-limit[blocks.rows], limit[blocks.rows]) - returns
+            # where the clipped error is the larger one, it does not change with the value, unless it is the same one
+            fixed = (clipped_error.square() > error.square()) & (change.abs() > limit[blocks.rows])
+            blocks.of(square).copy_(torch.maximum(error.square(), clipped_error.square()))
+            return torch.where(fixed, 0.0, error)[..., None] * (2 / samples.size)
+
+        found = network_gradients(network, parameters, samples, observation, loss_gradient)
+        return found, samples.mean(square)
