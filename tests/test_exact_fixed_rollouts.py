@@ -93,7 +93,9 @@ class Numbers:
 
 def actor_critic(rows: int, numbers: Numbers, **options: Any) -> ActorCritic:
     own = {name: torch.full((rows,), value, dtype=torch.float64) for name, value in vars(numbers).items()}
-    return ActorCritic(rollout_steps=STEPS, **{"normalize_advantage": False, **options}, **own)
+    return ActorCritic(
+        rollout_steps=STEPS, **{"entropy_schedule": "constant", "normalize_advantage": False, **options}, **own
+    )
 
 
 def ppo(rows: int, numbers: Numbers, **options: Any) -> PPO:
@@ -101,7 +103,7 @@ def ppo(rows: int, numbers: Numbers, **options: Any) -> PPO:
     more = {"clip_range": 0.2, "clip_range_value": torch.inf, "target_kl": torch.inf}
     own |= {name: torch.full((rows,), options.pop(name, value), dtype=torch.float64) for name, value in more.items()}
     defaults = {"epochs": 1, "minibatches": 1, "normalize_advantage": False, "recompute_advantage": False}
-    return PPO(rollout_steps=STEPS, **{**defaults, **options}, **own)
+    return PPO(rollout_steps=STEPS, **{"entropy_schedule": "constant", **defaults, **options}, **own)
 
 
 def first_gradients(

@@ -31,7 +31,27 @@ KINDS = {  # native, not native, and with every kind of wrapper around
     "cartpole": ("policy=softmax", "env=cartpole", "env.max_episode_steps=23"),
     "pendulum": ("policy=gaussian", "env=pendulum", "env.max_episode_steps=17"),
     "slippery": ("policy=softmax", "env=frozen_lake", "env.max_episode_steps=15"),
-    "gymnasium": ("policy=softmax", "env=gymnasium", "env.id=CartPole-v1", "env.max_episode_steps=25"),
+    "gymnasium": (
+        "policy=softmax",
+        "env=gymnasium",
+        "env.id=CartPole-v1",
+        "env.max_episode_steps=25",
+        "env.backend=sync",
+    ),
+    "processes": (
+        "policy=softmax",
+        "env=gymnasium",
+        "env.id=CartPole-v1",
+        "env.max_episode_steps=25",
+        "env.backend=async",
+    ),
+    "envpool": (
+        "policy=softmax",
+        "env=gymnasium",
+        "env.id=CartPole-v1",
+        "env.max_episode_steps=25",
+        "env.backend=envpool",
+    ),
     "gymnasium_box": ("policy=gaussian", "env=gymnasium", "env.id=Pendulum-v1", "env.max_episode_steps=21"),
     "wrapped": (
         "policy=softmax",

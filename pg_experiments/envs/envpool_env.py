@@ -109,9 +109,11 @@ class EnvPoolEnv:
         self, state: Copies, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs 2"]
     ) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Replace the copies that are over by those of a new pool: a pool's seeds are fixed when it is made."""
-        chosen = over.numpy()
-        pool, first = self._begun(seeds_of(noise)[over].tolist())
         observation = torch.zeros(*over.shape, self.spec.observation_size, dtype=noise.dtype)
+        chosen, seeds = over.numpy(), seeds_of(noise)[over].tolist()
+        if not seeds:
+            return state, observation
+        pool, first = self._begun(seeds)
         observation[over] = torch.from_numpy(first).to(noise.dtype)
         place, number = state.pool.copy(), state.number.copy()
         place[chosen], number[chosen] = len(state.pools), np.arange(len(first), dtype=np.int32)
