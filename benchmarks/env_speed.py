@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 from pg_experiments import compose
 from pg_experiments.config import SCHEMAS
 from pg_experiments.env_config import GYMNASIUM_TASKS
-from pg_experiments.envs.interface import DiscreteActions, Env
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, Env
 from pg_experiments.runs import build, stack
 
 COPIES = 1024
@@ -67,6 +67,7 @@ def random_action(env: Env, shape: tuple[int, int], generator: Generator) -> Ten
     spec = env.spec.actions
     if isinstance(spec, DiscreteActions):
         return torch.randint(0, spec.count, shape, generator=generator)
+    assert isinstance(spec, BoxActions)
     low, high = torch.tensor(spec.low), torch.tensor(spec.high)
     return low + (high - low) * torch.rand(*shape, len(spec.low), generator=generator)
 

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments.composition import compose_node, one_line, to_config
 from pg_experiments.errors import ConfigError, UserError, fail
+from pg_experiments.policy_config import AutoConfig
 
 
 def check_run(arguments: Sequence[str]) -> bool:
@@ -51,6 +52,10 @@ def check_run(arguments: Sequence[str]) -> bool:
     parts = build(stack([config]))
     check_parameters_fit(config, parts)
     check_video(config, parts.env)
+    if isinstance(config.policy, AutoConfig):
+        from pg_experiments.policies.auto import reason
+
+        print(reason(parts.policy_spec))
     if folder is None:
         return True
     from pg_experiments.resume import is_complete

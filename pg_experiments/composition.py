@@ -28,6 +28,7 @@ from pg_experiments.errors import ConfigError, UserError, first_line, nearest, n
 EXTRAS = {("hydra/launcher", "joblib"): "joblib", ("hydra/sweeper", "optuna"): "optuna"}
 FREE = r"(?:\w+\.)+kwargs[.=]|hydra\.launcher\.(?:ray|submitit)\."  # where every key is handed on to another library
 VALUES = {field.name for field in fields(Config)} - set(GROUPS)  # top-level keys that choose no file
+ENDLESS = r"\d{4301}"  # digits that Python's int() refuses
 LONGEST_NAME = 110  # characters of a job's folder, before the digest; file systems allow 255
 
 
@@ -116,6 +117,9 @@ def compose_node(overrides: Sequence[str], config_dir: str | Path | None = None)
             value = next((item.partition("=")[2] for item in overrides if item.startswith(f"{group}=")), None)
             if value is not None and value not in schemas:
                 raise ConfigError(group, value, f"must be one of {', '.join(sorted(schemas))}") from error
+        if endless := next((item for item in overrides if re.search(ENDLESS, item)), None):
+            key, _, value = endless.lstrip("+~").partition("=")
+            raise ConfigError(key, value, "has a number with more digits than Python reads") from error
         raise UserError(first_line(error)) from error
 
 

@@ -44,30 +44,24 @@ from pg_experiments.env_config import (
     PendulumConfig,
 )
 from pg_experiments.errors import ConfigError
-from pg_experiments.network_config import NetworkConfig
+from pg_experiments.policy_config import (
+    AutoConfig,
+    BernoulliConfig,
+    BetaConfig,
+    GaussianConfig,
+    LinearGaussianConfig,
+    LinearSoftmaxConfig,
+    MixedConfig,
+    MultiCategoricalConfig,
+    SoftmaxConfig,
+    SquashedGaussianConfig,
+    TabularSoftmaxConfig,
+    VonMisesConfig,
+)
 from pg_experiments.schema_fields import SCHEDULES, check_value, checked, per_run
 from pg_experiments.wrapper_config import read_wrappers
 
 MOST_EPISODES = 1_000_000  # of an evaluation: they are played at once
-
-# --- policy -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SoftmaxConfig(NetworkConfig):
-    _target_: str = "pg_experiments.policies.softmax.Softmax"
-
-
-@dataclass(frozen=True)
-class TabularSoftmaxConfig:
-    _target_: str = "pg_experiments.policies.softmax.TabularSoftmax"
-
-
-@dataclass(frozen=True)
-class GaussianConfig(NetworkConfig):
-    _target_: str = "pg_experiments.policies.gaussian.Gaussian"
-    state_dependent_std: bool = False
-    initial_std: float = per_run(1.0, above=0)
 
 
 # --- optimizer --------------------------------------------------------------------------------------------------------
@@ -175,7 +169,20 @@ class Config:
 GROUPS = ("policy", "env", "optimizer", "baseline", "algorithm")
 
 SCHEMAS: dict[str, dict[str, type]] = {
-    "policy": {"softmax": SoftmaxConfig, "gaussian": GaussianConfig, "tabular_softmax": TabularSoftmaxConfig},
+    "policy": {
+        "softmax": SoftmaxConfig,
+        "tabular_softmax": TabularSoftmaxConfig,
+        "linear_softmax": LinearSoftmaxConfig,
+        "gaussian": GaussianConfig,
+        "linear_gaussian": LinearGaussianConfig,
+        "squashed_gaussian": SquashedGaussianConfig,
+        "beta": BetaConfig,
+        "von_mises": VonMisesConfig,
+        "multi_categorical": MultiCategoricalConfig,
+        "bernoulli": BernoulliConfig,
+        "mixed": MixedConfig,
+        "auto": AutoConfig,
+    },
     "env": {
         "cartpole": CartPoleConfig,
         "pendulum": PendulumConfig,

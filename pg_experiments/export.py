@@ -109,7 +109,7 @@ def export(
     observation = sample_observations(policy, parameters, parts.env, DTYPES[config.dtype])
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / path.name
-        write(chosen, module, outputs(parts.env.spec), observation[:EXAMPLE_BATCH], draft)
+        write(chosen, module, outputs(parts.trained_policy), observation[:EXAMPLE_BATCH], draft)
         found = compare(policy, parameters, parts.env.spec, read(chosen, draft), observation)
         if not found.passed:
             raise ExportDiffersError(
@@ -119,7 +119,7 @@ def export(
         content = draft.read_bytes()
     settings = read_wrappers(config.env["wrappers"] if isinstance(config.env, dict) else config.env.wrappers)
     run = read_run(run_dir, run_dir)
-    text = readme(chosen, path.name, config, run, checkpoint, parts.env, settings, found)
+    text = readme(chosen, path.name, config, run, checkpoint, parts.env, settings, found, parts.trained_policy)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)

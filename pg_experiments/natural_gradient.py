@@ -82,9 +82,9 @@ def _hessian_product(
         dict(zip(others, (leaf.detach() for leaf in leaves[1:]), strict=True)), leaves[0].detach()
     )
     divergence = old.kl(new).sum((0, 1))
-    first = torch.autograd.grad(divergence, leaves, create_graph=True)
+    first = torch.autograd.grad(divergence, leaves, create_graph=True, materialize_grads=True)  # of a fixed std: zero
     along = torch.stack([(one * change).flatten().sum(0) for one, change in zip(first, changes, strict=True)]).sum(0)
-    return torch.autograd.grad(along, leaves)
+    return torch.autograd.grad(along, leaves, materialize_grads=True)
 
 
 @torch.no_grad()

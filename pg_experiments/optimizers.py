@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pg_experiments.errors import ConfigError, first_line
-from pg_experiments.policies.networks import Parameters
+from pg_experiments.policies.networks import FIXED, Parameters
 
 WHOLE = 64  # elements: a multiple of what torch computes at once, with any type
 TRIAL_STEPS = 30  # enough for a limit on step sizes to show
@@ -180,7 +180,7 @@ class Learner:
         Returns:
             The gradient norm before the limit, and the learning rate that was used.
         """
-        names = list(self.parameters)
+        names = [name for name in self.parameters if FIXED not in name]  # the others would feel a weight decay
         sizes = [self.parameters[name][0].numel() for name in names]
         # as one tensor: fewer operations; filled up, so that torch computes all elements by the same code
         filling = self.parameters[names[0]].new_zeros(len(self.steps), -sum(sizes) % WHOLE)

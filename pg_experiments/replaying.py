@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Num, Shaped
 from torch import Tensor
 
-from pg_experiments.envs.interface import DiscreteActions, Env, EnvState
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, Env, EnvState, MixedActions, action_width
 from pg_experiments.envs.restarting import restarted
 
 
@@ -33,7 +33,9 @@ class Replay:
         if isinstance(env.spec.actions, DiscreteActions):
             self.actions: Num[Tensor, "runs envs limit *action"] = torch.zeros(shape, dtype=torch.long)
         else:
-            self.actions = torch.zeros(*shape, len(env.spec.actions.low), dtype=noise.dtype)
+            real = isinstance(env.spec.actions, BoxActions | MixedActions)
+            width = action_width(env.spec.actions)
+            self.actions = torch.zeros(*shape, width, dtype=noise.dtype if real else torch.long)
 
     def note(self, action: Num[Tensor, "runs envs *action"], played: Int64[Tensor, "runs envs"]) -> None:
         """Remember a step's actions; `played` steps of each episode came before it."""

@@ -16,12 +16,13 @@ from pg_experiments.config import SCHEMAS, Config, evaluation_seed, walk
 from pg_experiments.env_config import EnvConfig
 from pg_experiments.envs.backends import not_native
 from pg_experiments.envs.checks import innermost
-from pg_experiments.envs.interface import DiscreteActions, Env, EnvSpec
+from pg_experiments.envs.interface import Env, EnvSpec
 from pg_experiments.envs.time_limit import limited
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest
 from pg_experiments.locate import locate
 from pg_experiments.optimizers import KL_ADAPTIVE, OptimizerSettings
 from pg_experiments.policies.choice import as_arguments
+from pg_experiments.policies.fitting import check_policy_fits
 from pg_experiments.policies.interface import Policy
 from pg_experiments.randomness import check_streams
 from pg_experiments.wrapper_config import read_wrappers
@@ -90,6 +91,7 @@ class Parts:
 
     Attributes:
         policy: that acts.
+        policy_spec: what the policy that learns was made for.
         rewards: how the rewards are changed before anything is learned from them.
     """
 
@@ -98,6 +100,7 @@ class Parts:
     baseline: Baseline
     algorithm: Algorithm
     optimizer: OptimizerSettings
+    policy_spec: EnvSpec
     rewards: Sequence[RewardWrapper] = ()
 
     @property
@@ -126,8 +129,9 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
         if try_out := getattr(innermost(env), "try_out", None):  # one that others have written
             try_out()
     spec = spec_for_policy(env.spec, wrappers)
+    if check:
+        check_policy_fits(config.policy, spec)
     policy = make("policy", config.policy, runs.numbers, spec=spec)
-    check_policy_fits(config.policy, spec)
     baseline = make("baseline", config.baseline, runs.numbers, check, spec=env.spec, policy=policy)
     if isinstance(baseline, BatchMean) and num_envs(config) == 1:
         raise ConfigError(
@@ -152,6 +156,7 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
         baseline=baseline,
         algorithm=algorithm,
         optimizer=optimizer,
+        policy_spec=spec,
         rewards=reward_wrappers(wrappers),
     )
 
@@ -229,32 +234,6 @@ def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor], check: 
     if check:
         settings.check(key)
     return settings
-
-
-def check_policy_fits(config: Any, spec: EnvSpec) -> None:
-    """Raise a `ConfigError` that names the fitting policies when one of ours cannot act in this environment."""
-    target = str(_items(config).get("_target_", ""))
-    discrete = ("softmax", "tabular_softmax") if spec.num_states else ("softmax",)
-    fitting = discrete if isinstance(spec.actions, DiscreteActions) else ("gaussian",)
-    name = next((option for option, schema in SCHEMAS["policy"].items() if schema._target_ == target), None)  # type: ignore[attr-defined]
-    if name is not None and name not in fitting:
-        needs = {
-            "softmax": "discrete actions",
-            "gaussian": "continuous actions",
-            "tabular_softmax": "discrete actions and finitely many states",
-        }[name]
-        actions = spec.actions
-        has = (
-            f"{actions.count} discrete actions"
-            if isinstance(actions, DiscreteActions)
-            else f"{len(actions.low)} continuous action{'s' if len(actions.low) > 1 else ''}"
-        )
-        states = "" if spec.num_states else ", continuous observations"
-        raise ConfigError(
-            "policy",
-            name,
-            f"needs {needs}, but this environment has {has}{states}; fitting: {', '.join(fitting)}",
-        )
 
 
 def check_baseline_fits(config: Config, algorithm: Algorithm, baseline: Baseline) -> None:

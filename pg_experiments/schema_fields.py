@@ -68,8 +68,9 @@ def check_value(key: str, value: Any, metadata: dict[str, Any]) -> None:
         numbers = f"{items[0]}" if items[0] == items[1] else f"from {items[0]} to {items[1]}"
         raise ConfigError(key, value, f"must have {numbers} items, and has {len(value)}")
     words = metadata.get("one_of")
-    if words and value not in words:
-        raise ConfigError(key, value, f"must be one of {', '.join(words)}.{nearest(str(value), words)}")
+    for word in value if isinstance(value, list) else [value]:
+        if words and word not in words:
+            raise ConfigError(key, word, f"must be one of {', '.join(words)}.{nearest(str(word), words)}")
 
 
 def _check_number(key: str, number: Any, metadata: dict[str, Any]) -> None:

@@ -16,9 +16,13 @@ from pg_experiments.config import GROUPS, SCHEMAS, Config
 from pg_experiments.env_config import BACKENDS
 from pg_experiments.wrapper_config import WRAPPERS
 
+OWN_SPACES = ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0")
 NEEDS = {  # what an option needs beside it to be valid with the defaults
     ("policy", "softmax"): ("env=cartpole",),
     ("policy", "tabular_softmax"): ("env=gymnasium", "env.id=FrozenLake-v1"),
+    ("policy", "linear_softmax"): ("env=cartpole",),
+    ("policy", "multi_categorical"): (*OWN_SPACES, "env.kwargs.kind=multi_discrete"),
+    ("policy", "bernoulli"): (*OWN_SPACES, "env.kwargs.kind=multi_binary"),
     ("env", "cartpole"): ("policy=softmax",),
     ("env", "acrobot"): ("policy=softmax",),
     ("env", "mountain_car"): ("policy=softmax",),
@@ -39,9 +43,12 @@ NATIVE_ONLY = (
     "NavigationDiscreteConfig",
     "BioreactorConfig",
 )
+FOR_BOXES = ("gaussian", "linear_gaussian", "squashed_gaussian", "beta", "von_mises")
 WRONG_FITS = (  # policy and environment that do not go together
-    *(("gaussian", env) for env in (*DISCRETE, "frozen_lake", "cliff_walking")),
-    *((policy, env) for policy in ("softmax", "tabular_softmax") for env in CONTINUOUS),
+    *((policy, env) for policy in FOR_BOXES for env in (*DISCRETE, "frozen_lake", "cliff_walking")),
+    *((policy, env) for policy in ("softmax", "linear_softmax", "tabular_softmax") for env in CONTINUOUS),
+    *((policy, env) for policy in ("multi_categorical", "bernoulli") for env in (*DISCRETE, *CONTINUOUS)),
+    *(("mixed", env) for env in DISCRETE),
     *(("tabular_softmax", env) for env in DISCRETE),
 )
 NO_NUMBER = st.sampled_from(("abc", "'1 2'", "true", "1-2", "{a:1}", "0x", "one", "--", "1..2", "'ü'", "''"))

@@ -25,9 +25,19 @@ from pg_experiments.surroundings import cpu_model
 FILE = Path(__file__).resolve().parent / "golden.json"
 UPDATES = 3
 FIRST = 4  # numbers of every tensor that the file holds
+OWN_SPACES = ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0")
 ENVS = {  # for every policy one that it fits
     "softmax": ("env=cartpole", "policy.hidden_sizes=[7,5]"),
     "gaussian": ("env=pendulum", "env.max_episode_steps=40", "policy.hidden_sizes=[7,5]"),
+    "squashed_gaussian": ("env=pendulum", "env.max_episode_steps=40", "policy.hidden_sizes=[7,5]"),
+    "beta": ("env=navigation", "env.max_episode_steps=40", "policy.hidden_sizes=[7,5]"),
+    "von_mises": ("env=pendulum", "env.max_episode_steps=40", "policy.hidden_sizes=[7,5]"),
+    "linear_softmax": ("env=cartpole",),
+    "linear_gaussian": ("env=pendulum", "env.max_episode_steps=40"),
+    "multi_categorical": (*OWN_SPACES, "env.kwargs.kind=multi_discrete", "policy.hidden_sizes=[7,5]"),
+    "bernoulli": (*OWN_SPACES, "env.kwargs.kind=multi_binary", "policy.hidden_sizes=[7,5]"),
+    "mixed": (*OWN_SPACES, "env.kwargs.kind=dict", "policy.hidden_sizes=[7,5]"),
+    "auto": ("env=cartpole", "policy.hidden_sizes=[7,5]"),
     "tabular_softmax": ("env=gymnasium", "env.id=FrozenLake-v1"),
 }
 SETTINGS = ("dtype=float64", "seed=11", "env.num_envs=4", "total_env_steps=2000", "logging.progress=none")

@@ -21,9 +21,13 @@ from pg_experiments.training import train
 
 TINY = ("env.num_envs=4", "total_env_steps=400", "evaluation.episodes=3", "logging.progress=none")
 
+OWN_SPACES = ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0")
 PARTNERS = {  # what a file needs beside it, where the defaults do not fit
     "policy/softmax": ("env=cartpole",),
     "policy/tabular_softmax": ("env=gymnasium", "env.id=FrozenLake-v1"),
+    "policy/linear_softmax": ("env=cartpole",),
+    "policy/multi_categorical": (*OWN_SPACES, "env.kwargs.kind=multi_discrete"),
+    "policy/bernoulli": (*OWN_SPACES, "env.kwargs.kind=multi_binary"),
     "env/cartpole": ("policy=softmax",),
     "env/acrobot": ("policy=softmax",),
     "env/mountain_car": ("policy=softmax",),
@@ -37,7 +41,7 @@ PARTNERS = {  # what a file needs beside it, where the defaults do not fit
 
 PER_RUN = {  # the numbers in which runs of one batch may differ; a new one has to be put here, and into the docs
     "": {"seed", "total_env_steps"},
-    "policy": {"initial_std"},
+    "policy": {"initial_std", "initial_shape", "initial_concentration"},
     "env": {"gamma", "reward_scale", "default_initial_std", "default_env_steps"},
     "optimizer": {"lr", "max_gradient_norm", "target_kl"},
     "baseline": {"decay", "ridge"},

@@ -77,13 +77,16 @@ def case(*arguments: str, says: tuple[str, ...]):
 NAMES = [
     case("optimizer.lrr=1", says=("optimizer.lrr=1", "no such key", "Did you mean 'optimizer.lr'?")),
     case("polcy=softmax", says=("polcy=softmax", "Did you mean 'policy'?")),
-    case("policy=gausian", says=("policy=gausian", "gaussian, softmax", "tabular_softmax", "Did you mean 'gaussian'?")),
+    case(
+        "policy=gausian",
+        says=("policy=gausian", "gaussian, linear", "tabular_softmax", "Did you mean 'gaussian'?"),
+    ),
     case("env=cartpol", says=("env=cartpol", "pendulum", "Did you mean 'cartpole'?")),
     case("optimizer=adm", says=("optimizer=adm", "sgd", "Did you mean 'adam'?")),
     case("baseline=leave_one", says=("baseline=leave_one", "batch_mean", "Did you mean 'leave_one_out'?")),
     case("algorithm=reinforc", says=("algorithm=reinforc", "Did you mean 'reinforce'?")),
     case("experiment=pendulum_reinforc", says=("experiment=pendulum_reinforc", "Did you mean 'pendulum_reinforce'?")),
-    case("policy=", says=("policy=", "gaussian, softmax")),
+    case("policy=", says=("policy=", "gaussian, linear_gaussian")),
     case("+unknown=1", says=("unknown=1", "no such key")),
     case("+optimizer.lrr=1", says=("optimizer.lrr=1", "Did you mean 'lr'?")),
     case("++optimizer.lrr=1", says=("optimizer.lrr=1", "Did you mean 'lr'?")),
@@ -170,6 +173,8 @@ FITS = [
         "env=cartpole",
         says=("policy=tabular_softmax", "finitely many states", "fitting: softmax"),
     ),
+    case("policy=beta", "env=cartpole", says=("policy=beta", "finite bounds", "softmax, linear_softmax, auto")),
+    case("policy.fixed_std=true", "policy.state_dependent_std=true", says=("policy.fixed_std=True", "choose one")),
     case(
         "env=gymnasium",
         "env.id=FrozenLake-v1",

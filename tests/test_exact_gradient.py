@@ -116,7 +116,12 @@ def network_logits(activation: Callable[[Tensor], Tensor]) -> Callable[[dict[str
 
 
 POLICIES = {
+    "auto": (["policy=auto"], table_logits),  # a table, because the states can be counted
     "tabular_softmax": (["policy=tabular_softmax"], table_logits),
+    "linear_softmax": (
+        ["policy=linear_softmax"],
+        lambda parameters, states: parameters["layer0.weight"] + parameters["layer0.bias"],
+    ),
     "softmax_relu": (
         ["policy=softmax", "policy.hidden_sizes=[5,3]", "policy.activation=relu"],
         network_logits(torch.relu),
@@ -126,6 +131,18 @@ POLICIES = {
         network_logits(torch.tanh),
     ),
 }
+
+
+OF_OTHER_ACTIONS = (
+    "gaussian",
+    "linear_gaussian",
+    "squashed_gaussian",
+    "beta",
+    "von_mises",
+    "multi_categorical",
+    "bernoulli",
+    "mixed",
+)
 
 
 def make_policy(name: str, mdp: SmallMDP) -> Any:
@@ -453,9 +470,9 @@ def test_every_baseline_has_its_expected_gradient_tested() -> None:
 
 
 def test_every_policy_for_finitely_many_actions_is_tested() -> None:
-    """The Gaussian's outcomes cannot be listed; `test_distributions.py` checks its log-probability."""
+    """`test_every_distribution.py` checks the log-probability of the others, whose outcomes are too many to list."""
     options = {path.stem for path in (conf_dir() / "policy").glob("*.yaml")}
-    assert options == {"gaussian", *(overrides[0].removeprefix("policy=") for overrides, _ in POLICIES.values())}
+    assert options == {*OF_OTHER_ACTIONS, *(overrides[0].removeprefix("policy=") for overrides, _ in POLICIES.values())}
 
 
 def test_values_of_the_value_network_are_those_from_before_it_learned() -> None:

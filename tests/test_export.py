@@ -14,7 +14,7 @@ from commands import Ended, call
 
 from pg_experiments import compose, load_policy, train
 from pg_experiments.config import SCHEMAS, config_sha256
-from pg_experiments.envs.interface import BoxActions
+from pg_experiments.envs.interface import BoxActions, DiscreteActions
 from pg_experiments.export import FORMAT_NAMES, README, main
 from pg_experiments.exporting.check import OBSERVATIONS, TOLERANCE, Check, compare, sample_observations
 from pg_experiments.exporting.formats import FORMATS, read, write
@@ -35,6 +35,7 @@ TINY = (
     "baseline=none",
     f"seed={SEED}",
 )
+OWN_SPACES = ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0")
 NORMALIZED = "env.wrappers=[normalize_observation]"
 VARIANTS = {  # by name, which begins with the policy's: every policy, and what changes its computation
     "softmax": ("policy=softmax", "env=cartpole", "policy.activation=tanh"),
@@ -48,7 +49,18 @@ VARIANTS = {  # by name, which begins with the policy's: every policy, and what 
         "policy.activation=sigmoid",
         NORMALIZED,
     ),
+    "gaussian with a fixed std": ("policy=gaussian", "env=pendulum", "policy.fixed_std=true"),
     "tabular_softmax": ("policy=tabular_softmax", "env=frozen_lake"),
+    "linear_softmax": ("policy=linear_softmax", "env=cartpole"),
+    "linear_gaussian": ("policy=linear_gaussian", "env=pendulum"),
+    "squashed_gaussian": ("policy=squashed_gaussian", "env=pendulum", NORMALIZED),
+    "beta": ("policy=beta", "env=navigation"),
+    "von_mises": ("policy=von_mises", "env=pendulum"),
+    "multi_categorical": ("policy=multi_categorical", *OWN_SPACES, "env.kwargs.kind=multi_discrete", NORMALIZED),
+    "bernoulli": ("policy=bernoulli", *OWN_SPACES, "env.kwargs.kind=multi_binary"),
+    "mixed": ("policy=mixed", *OWN_SPACES, "env.kwargs.kind=dict"),
+    "mixed over the dimensions of a box": ("policy=mixed", "env=navigation", "policy.parts=[von_mises,beta]"),
+    "auto": ("policy=auto", "env=pendulum"),
 }
 
 
@@ -99,8 +111,11 @@ def test_an_exported_policy_acts_as_the_original(
     if isinstance(env.spec.actions, BoxActions):
         low, high = (torch.tensor(bound) for bound in (env.spec.actions.low, env.spec.actions.high))
         assert bool(((action >= low) & (action <= high)).all())
-        assert bool(((action == low) | (action == high)).any()), "no action was clipped"
+        if "gaussian" in variant and "squashed" not in variant:
+            assert bool(((action == low) | (action == high)).any()), "no action was clipped"
         assert how_sure.shape == action.shape
+    elif not isinstance(env.spec.actions, DiscreteActions):
+        assert len(action.unique(dim=0)) > 1
     else:
         assert action.dtype == torch.int64
         assert len(action.unique()) > 1

@@ -185,6 +185,25 @@ def test_policy_gives_up_a_small_reward_now_for_a_larger_one_later_if_it_looks_a
     assert waits[2] > 0.9
 
 
+def test_von_mises_and_beta_need_fewer_samples_than_the_gaussian() -> None:
+    """Navigation, seeds 0 to 2, with the settings of `docs/draw_policies.py`: fewer actions in as many env steps."""
+    mixed = ("policy=mixed", "policy.parts=[von_mises,beta]", "policy.initial_shape=1.2", "optimizer.lr=0.08")
+    gaussian = ("policy=gaussian", "policy.initial_std=0.15", "optimizer.lr=0.02")
+    lengths = []
+    for policy in (mixed, gaussian):
+        shared = ("env=navigation", "total_env_steps=200000", "logging.progress=none")
+        batch = Batch([compose(*policy, *shared, f"seed={seed}") for seed in range(3)])
+        played: dict[int, list[float]] = {seed: [] for seed in range(3)}
+        while min(batch.env_steps) < 20_000:
+            runs, iteration = batch.iterate()
+            for row, run in enumerate(runs):
+                if batch.env_steps[run] >= 14_000:
+                    played[run].append(iteration.episodes.length[row].double().mean(0).item())
+        lengths.append([sum(each) / len(each) for each in played.values()])
+    for own, other in zip(*lengths, strict=True):
+        assert own < other
+
+
 @pytest.mark.parametrize("state_dependent_std", ["false", "true"])
 def test_gaussian_policy_finds_the_best_action_and_narrows(state_dependent_std: str) -> None:
     """Else log-probability, rescaling or the spread's gradient is broken."""

@@ -406,3 +406,15 @@ def test_every_optimizer_of_torch_is_either_shared_or_refused() -> None:
         if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
     }
     assert ours == known
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_fixed_std_stays_as_it_is_under_any_weight_decay(optimizer: str) -> None:
+    decay = () if optimizer == "adam" else ("optimizer.weight_decay=0.5",)
+    sizes = ("env.num_envs=4", "total_env_steps=3000", "evaluation.episodes=2", "logging.progress=none")
+    config = compose(
+        "policy=gaussian", "policy.fixed_std=true", "policy.initial_std=0.3", f"optimizer={optimizer}", *decay, *sizes
+    )
+    (result,) = train([config])
+    (log_std,) = (value for name, value in result.policy.named_buffers() if name == "fixed_log_std")
+    assert log_std.item() == pytest.approx(math.log(0.3), abs=1e-7)

@@ -40,10 +40,22 @@ POLICIES = {
     "softmax": ("policy=softmax", *NETWORK),
     "gaussian": ("policy=gaussian", *NETWORK),
     "gaussian_state_dependent_std": ("policy=gaussian", "policy.state_dependent_std=true", *NETWORK),
+    "gaussian_fixed_std": ("policy=gaussian", "policy.fixed_std=true", *NETWORK),
+    "squashed_gaussian": ("policy=squashed_gaussian", *NETWORK),
+    "beta": ("policy=beta", *NETWORK),
+    "von_mises": ("policy=von_mises", *NETWORK),
+    "linear_softmax": ("policy=linear_softmax",),
+    "linear_gaussian": ("policy=linear_gaussian",),
+    "multi_categorical": ("policy=multi_categorical", *NETWORK),
+    "bernoulli": ("policy=bernoulli", *NETWORK),
+    "mixed": ("policy=mixed", *NETWORK),
+    "mixed_dimensions": ("policy=mixed", "policy.parts=[von_mises,beta]", *NETWORK),
+    "auto": ("policy=auto", *NETWORK),
     "tabular_softmax": ("policy=tabular_softmax",),
     "softmax_cnn": ("policy=softmax", "policy.network=cnn", "policy.channels=[5,6]", *NETWORK),
     "gaussian_cnn": ("policy=gaussian", "policy.network=cnn", "policy.channels=[5,20]", *NETWORK),
 }
+OWN_SPACES = ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0", "env.num_envs=4")
 ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow ones
     "cartpole": ("env=cartpole", "env.num_envs=5"),
     "pendulum": ("env=pendulum", "env.num_envs=3", "env.max_episode_steps=67"),
@@ -79,6 +91,9 @@ ENVS = {  # limits below and beyond the 64 steps of a chunk; native and slow one
         "env.kwargs.continuous=true",
         "env.wrappers=[{stack_frames:{frames:3}}]",
     ),
+    "multi_discrete": (*OWN_SPACES, "env.kwargs.kind=multi_discrete"),
+    "multi_binary": (*OWN_SPACES, "env.kwargs.kind=multi_binary"),
+    "dict": (*OWN_SPACES, "env.kwargs.kind=dict"),
     "small_mdp": (),  # of this folder, see `base_config`
 }
 ALGORITHMS = {  # those with fixed rollouts, whose baseline has to be a value network
@@ -98,6 +113,17 @@ FITTING = {
     "softmax": ("cartpole", "navigation_discrete", "acrobot", "mountain_car", "gymnasium_acrobot", "envpool_cartpole"),
     "gaussian": ("pendulum", "navigation", "mountain_car_continuous", "bioreactor", "gymnasium_mountain_car"),
     "gaussian_state_dependent_std": ("pendulum", "navigation", "gymnasium_mountain_car"),
+    "gaussian_fixed_std": ("navigation",),
+    "squashed_gaussian": ("pendulum",),
+    "beta": ("navigation", "gymnasium_mountain_car"),
+    "von_mises": ("pendulum",),
+    "linear_softmax": ("cartpole",),
+    "linear_gaussian": ("pendulum",),
+    "multi_categorical": ("multi_discrete",),
+    "bernoulli": ("multi_binary",),
+    "mixed": ("dict",),
+    "mixed_dimensions": ("navigation",),
+    "auto": ("pendulum",),
     "tabular_softmax": ("frozen_lake", "cliff_walking", "gymnasium_frozen_lake", "small_mdp"),
     "softmax_cnn": ("gymnasium_images",),
     "gaussian_cnn": ("gymnasium_images_stacked",),
@@ -143,6 +169,10 @@ def numbered(base: Config, run: int) -> Config:
     policy, baseline = base.policy, base.baseline
     if hasattr(policy, "initial_std"):
         policy = replace(policy, initial_std=0.5 + 0.3 * (run % 5))
+    if hasattr(policy, "initial_shape"):
+        policy = replace(policy, initial_shape=1.2 + 0.4 * (run % 5))
+    if hasattr(policy, "initial_concentration"):
+        policy = replace(policy, initial_concentration=0.3 + 0.4 * (run % 5))
     if hasattr(baseline, "optimizer"):
         own = replace(
             baseline.optimizer,
@@ -716,6 +746,7 @@ EXTREMES = {"max", "min", "amax", "amin", "median", "argmax", "argmin"}
 OURS = {"exact.sigmoid", "exact.softplus", "packing.mean", "packing.sum", "packing.variance"}
 MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's numbers come from it
     ("progress.py", "*"),
+    ("envs/action_spaces.py", "np.prod(space.shape)"),
     ("envs/gymnasium_adapter.py", "np.isfinite(observation).all()"),  # whether to look for the copy that broke
     ("envs/gymnasium_adapter.py", "np.isfinite(reward).all()"),
     ("monitoring.py", "finite.all()"),  # whether to look for the run that broke

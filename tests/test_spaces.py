@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, flatten
 
 from pg_experiments import ConfigError
-from pg_experiments.envs.spaces import actions_of, env_action, image_shape_of, observations_of
+from pg_experiments.envs.spaces import image_shape_of, observations_of
 
 SAMPLES = 30
 FLAT = {
@@ -160,18 +160,6 @@ def test_an_observation_outside_its_space_is_told(space: spaces.Space[Any], obse
 def test_the_order_of_a_dict_is_that_of_the_space_and_not_of_the_observation() -> None:
     observation = {"speed": np.array([0.5, -0.5]), "gear": 2}
     np.testing.assert_array_equal(vector(BOTH, observation), [0, 1, 0, 0, 0.5, -0.5])
-
-
-def test_actions_are_discrete_or_box_and_come_back_in_the_spaces_own_range_and_type() -> None:
-    discrete, box = spaces.Discrete(3, start=5), spaces.Box(-1, np.array([2, 3]), (2,), np.float32)
-    assert actions_of("Env-v0", discrete).count == 3
-    assert env_action(discrete, np.int64(2)) == 7
-    assert (actions_of("Env-v0", box).low, actions_of("Env-v0", box).high) == ((-1.0, -1.0), (2.0, 3.0))
-    assert env_action(box, np.array([0.5, 1.5])).dtype == np.float32
-    whole = spaces.Box(0, 9, (1, 2), np.int32)
-    np.testing.assert_array_equal(env_action(whole, np.array([0.6, 8.4])), [[1, 8]])
-    with pytest.raises(ConfigError, match="actions must be Discrete or Box, but are MultiBinary"):
-        actions_of("Env-v0", spaces.MultiBinary(2))
 
 
 def test_an_environment_of_a_dict_gives_its_vectors_to_a_run() -> None:

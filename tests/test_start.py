@@ -247,3 +247,16 @@ def test_the_summary_of_a_run_without_folder_names_none(capsys):
     assert "completed after" in text
     assert "folder" not in text
     assert "next" not in text
+
+
+@pytest.mark.parametrize(
+    ("env", "line"),
+    [
+        ("cartpole", "policy=auto: softmax, because the environment has 2 discrete actions, continuous observations"),
+        ("pendulum", "policy=auto: gaussian, because the environment has 1 continuous action, continuous observations"),
+        ("frozen_lake", "policy=auto: tabular_softmax, because the environment has 4 discrete actions, 16 states"),
+    ],
+)
+def test_auto_says_in_one_line_what_it_chose_and_why(tmp_path, capsys, env, line):
+    run_train(tmp_path, "policy=auto", f"env={env}", *TINY, "hydra.run.dir=run")
+    assert line in capsys.readouterr().out.splitlines()

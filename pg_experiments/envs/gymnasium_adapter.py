@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
+from pg_experiments.envs.action_spaces import KINDS, actions_of, converter
 from pg_experiments.envs.checks import described, flag_of, number_of
 from pg_experiments.envs.contract import check_spaces, try_out
 from pg_experiments.envs.interface import EnvSpec, Transition, Twin
 from pg_experiments.envs.making import make_copy
 from pg_experiments.envs.seeds import seeds_of
-from pg_experiments.envs.spaces import actions_of, env_action, observations_of
+from pg_experiments.envs.spaces import observations_of
 from pg_experiments.envs.time_limit import TimeLimit, TookTooLong
 from pg_experiments.envs.twins import frames_per_second, made
 from pg_experiments.errors import ConfigError, EnvError, first_line
@@ -55,10 +56,13 @@ class GymnasiumEnv:
         if limit is None:
             raise ConfigError("env.max_episode_steps", None, f"{id} has no limit of its own; give one")
         observations = self._observations = observations_of(id, env.observation_space)
-        self._action_space = env.action_space
+        actions = actions_of(env.action_space)
+        if actions is None:
+            raise ConfigError("env.id", id, f"actions must be {KINDS}, but are {env.action_space}")
+        self._own_action = converter(env.action_space)
         self.spec = EnvSpec(
             observation_size=observations.size,
-            actions=actions_of(id, env.action_space),
+            actions=actions,
             max_episode_steps=limit,
             reset_noise_size=2,
             num_states=observations.num_states,
@@ -128,7 +132,7 @@ class GymnasiumEnv:
         with limit.heard() if limit else nullcontext():
             for run, index in running.nonzero().tolist():
                 env = state[run][index]
-                own_action = env_action(self._action_space, actions[run, index])
+                own_action = self._own_action(actions[run, index])
                 try:
                     if limit:
                         limit.start()

@@ -26,12 +26,50 @@ class BoxActions:
 
 
 @dataclass(frozen=True)
+class MultiDiscreteActions:
+    """Several choices at once: choice k is a number from 0 to `counts[k]` - 1."""
+
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MultiBinaryActions:
+    """`count` switches, each 0 or 1."""
+
+    count: int
+
+
+Part = DiscreteActions | BoxActions | MultiDiscreteActions | MultiBinaryActions
+
+
+@dataclass(frozen=True)
+class MixedActions:
+    """Several of the above at once: one row of real numbers, the parts side by side."""
+
+    parts: tuple[Part, ...]
+
+
+Actions = Part | MixedActions
+
+
+def action_width(actions: Actions) -> int:
+    """How many numbers one action has."""
+    if isinstance(actions, MixedActions):
+        return sum(action_width(part) for part in actions.parts)
+    if isinstance(actions, BoxActions):
+        return len(actions.low)
+    if isinstance(actions, MultiDiscreteActions):
+        return len(actions.counts)
+    return actions.count if isinstance(actions, MultiBinaryActions) else 1
+
+
+@dataclass(frozen=True)
 class EnvSpec:
     """The sizes that a policy and a rollout need to know of an environment.
 
     Attributes:
         observation_size: numbers in one observation.
-        actions: `DiscreteActions` or `BoxActions`.
+        actions: what a policy chooses from: `DiscreteActions`, `BoxActions`, ...
         max_episode_steps: steps after which an episode that has not terminated is truncated.
         reset_noise_size: uniform numbers in [0, 1) that one reset uses.
         num_states: for a finite environment, whose observation is the one-hot vector of its state; otherwise None.
@@ -39,7 +77,7 @@ class EnvSpec:
     """
 
     observation_size: int
-    actions: DiscreteActions | BoxActions
+    actions: Actions
     max_episode_steps: int
     reset_noise_size: int
     num_states: int | None = None
@@ -101,7 +139,8 @@ class Env(Protocol):
 
         Args:
             state: from `reset` or the last `step`; it may be reused, so only the newest one is valid.
-            action: index (int64) for `DiscreteActions`; numbers within the bounds for `BoxActions`.
+            action: index (int64) for `DiscreteActions`; numbers within the bounds for `BoxActions`; rows of whole
+                numbers (int64) for `MultiDiscreteActions` and `MultiBinaryActions`; real rows for `MixedActions`.
             running: the copies whose episode is not over; the others may be left alone.
         """
         ...

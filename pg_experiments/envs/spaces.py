@@ -21,7 +21,6 @@ import numpy as np
 from gymnasium import spaces
 
 from pg_experiments.envs.checks import REAL_NUMBERS, WHOLE_NUMBERS, box_problem, described, state_problem
-from pg_experiments.envs.interface import BoxActions, DiscreteActions
 from pg_experiments.errors import ConfigError
 
 ImageShape = tuple[int, int, int]  # channels, height, width
@@ -95,33 +94,6 @@ def image_shape_of(space: Any) -> ImageShape | None:
         return (1, *space.shape)
     first, second, third = space.shape
     return (first, second, third) if _channels_first(space.shape) else (third, first, second)
-
-
-def actions_of(id: str, space: Any) -> DiscreteActions | BoxActions:
-    """The actions of an environment, for its `EnvSpec`.
-
-    Raises:
-        ConfigError: for a space in which no policy here can act.
-    """
-    if isinstance(space, spaces.Discrete):
-        return DiscreteActions(int(space.n))
-    if isinstance(space, spaces.Box):
-        return BoxActions(tuple(space.low.flatten().tolist()), tuple(space.high.flatten().tolist()))
-    raise ConfigError("env.id", id, f"actions must be Discrete or Box, but are {space}")
-
-
-def env_action(space: Any, action: Any) -> Any:
-    """What `step` takes, in the space's own range, shape and type, for one action of a policy.
-
-    Args:
-        space: Discrete or Box.
-        action: NumPy; an index from 0, or numbers within the bounds.
-    """
-    if isinstance(space, spaces.Discrete):
-        return int(action) + int(space.start)
-    if np.issubdtype(space.dtype, np.integer):
-        action = np.rint(action)
-    return action.reshape(space.shape).astype(space.dtype)
 
 
 def _vector(id: str, space: Any, name: str) -> tuple[int, Put]:

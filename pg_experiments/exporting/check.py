@@ -7,13 +7,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pg_experiments.envs.checks import name_of
-from pg_experiments.envs.interface import BoxActions, DiscreteActions, Env, EnvSpec
+from pg_experiments.envs.interface import BoxActions, DiscreteActions, Env, EnvSpec, MixedActions
 from pg_experiments.errors import EnvError, UserError, reason_of
 from pg_experiments.exporting.formats import Act
-from pg_experiments.policies.distributions import Categorical, DiagonalGaussian, Distribution
+from pg_experiments.policies.distributions import Categorical, Distribution
+from pg_experiments.policies.head import HeadPolicy
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
+from pg_experiments.wrappers.normalize_observation import NormalizedPolicy
 
 OBSERVATIONS = 1000  # half of them from episodes, as many as there are
 COPIES = 8  # of the environment, for episodes
@@ -101,15 +103,17 @@ def compare(policy: Policy, parameters: Parameters, spec: EnvSpec, act: Act, obs
     with torch.no_grad():
         distribution = policy(parameters, observation[None])
         action = policy.env_action(distribution.mode())[0]
-        spread = _spread(distribution, spec)
+        spread = _spread(policy, distribution)
         found_action, found_spread = act(observation)
         parts = [(observation[:size], act(observation[:size])) for size in BATCHES]
     deviations = [_deviation(found_spread, spread)] if spread is not None else []
     deviations += [_deviation(both[1], found_spread[: len(own)]) for own, both in parts]
-    if isinstance(spec.actions, BoxActions):
+    if isinstance(spec.actions, BoxActions | MixedActions):
         deviations += [_deviation(found_action, action)]
         deviations += [_deviation(both[0], found_action[: len(own)]) for own, both in parts]
         different = 0
+    elif not isinstance(spec.actions, DiscreteActions):
+        different = int((found_action != action).any(-1).sum(0))
     else:
         best = found_spread.gather(1, found_action[:, None])[:, 0]
         own = found_spread.gather(1, action[:, None])[:, 0]
@@ -117,15 +121,12 @@ def compare(policy: Policy, parameters: Parameters, spec: EnvSpec, act: Act, obs
     return Check(len(observation), max(deviations), different)
 
 
-def _spread(distribution: Distribution, spec: EnvSpec) -> Tensor | None:
+def _spread(policy: Policy, distribution: Distribution) -> Tensor | None:
     """What the second output has to be; None for a distribution of the user's own."""
     if isinstance(distribution, Categorical):
         return torch.softmax(distribution.logits, -1)[0]
-    if isinstance(distribution, DiagonalGaussian) and not isinstance(spec.actions, DiscreteActions):
-        low, high = torch.tensor(spec.actions.low), torch.tensor(spec.actions.high)
-        half = torch.where(torch.isfinite(high - low), (high - low) / 2, 1.0)
-        return (distribution.log_std.exp() * half.to(distribution.mean)).expand_as(distribution.mean)[0]
-    return None
+    inner = policy.inner if isinstance(policy, NormalizedPolicy) else policy
+    return inner.head.how_sure(distribution)[0] if isinstance(inner, HeadPolicy) else None
 
 
 def _deviation(found: Tensor, expected: Tensor) -> float:

@@ -7,10 +7,22 @@ from typing import Any
 from pg_experiments.config import Config, config_sha256
 from pg_experiments.env_config import GymnasiumConfig
 from pg_experiments.envs.checks import innermost, name_of
-from pg_experiments.envs.interface import BoxActions, Env, EnvSpec
+from pg_experiments.envs.interface import (
+    Actions,
+    DiscreteActions,
+    Env,
+    EnvSpec,
+    MixedActions,
+    MultiBinaryActions,
+    MultiDiscreteActions,
+    action_width,
+)
 from pg_experiments.errors import printable
 from pg_experiments.exporting.check import TOLERANCE, Check
 from pg_experiments.exporting.formats import Format
+from pg_experiments.policies.head import HeadPolicy
+from pg_experiments.policies.interface import Policy
+from pg_experiments.policies.softmax import TabularSoftmax
 from pg_experiments.reports.collect import Run
 from pg_experiments.surroundings import versions, versions_of
 from pg_experiments.wrapper_config import (
@@ -34,6 +46,7 @@ def readme(
     env: Env,
     settings: Sequence[Any],
     check: Check,
+    policy: Policy,
 ) -> str:
     """The text.
 
@@ -46,13 +59,14 @@ def readme(
         env: that the policy was trained in, its wrappers around it.
         settings: of those wrappers.
         check: of the exported file against the original policy.
+        policy: the one that has learned, without a normalisation around it.
     """
     spec = env.spec
     sections = [
         TITLE,
         f"`{file}` holds the deterministic policy of one run as {chosen.about}. It needs no pg_experiments.",
-        f"## Call it\n\n```python\n{_code(chosen, file, config, spec)}\n```",
-        "## In and out\n\n" + "\n".join(_table(config, spec)),
+        f"## Call it\n\n```python\n{_code(chosen, file, config, spec, policy)}\n```",
+        "## In and out\n\n" + "\n".join(_table(config, spec, policy)),
         "## The environment\n\n" + _environment(env, config),
         *_around(settings, spec),
         "## Where it comes from\n\n" + "\n".join(_origin(chosen, config, run, checkpoint, check)),
@@ -60,43 +74,64 @@ def readme(
     return "\n\n".join(sections) + "\n"
 
 
-def outputs(spec: EnvSpec) -> tuple[str, str]:
-    """The names of what a policy's module returns."""
-    return "action", "std" if isinstance(spec.actions, BoxActions) else "probabilities"
+def outputs(policy: Policy) -> tuple[str, str]:
+    """The names of what a policy's module returns.
+
+    Args:
+        policy: the one that learns, without a normalisation around it.
+    """
+    return "action", _sure(policy)[0]
 
 
-def _code(chosen: Format, file: str, config: Config, spec: EnvSpec) -> str:
-    replaced = {"FILE": file, "SIZE": str(spec.observation_size), "DTYPE": config.dtype, "SPREAD": outputs(spec)[1]}
+def _sure(policy: Policy) -> tuple[str, str]:
+    """A word for the second output, and a sentence about it."""
+    if isinstance(policy, HeadPolicy):
+        return policy.head.sure
+    return ("probabilities", "of the actions, from 0 on") if isinstance(policy, TabularSoftmax) else ("how_sure", "")
+
+
+def _code(chosen: Format, file: str, config: Config, spec: EnvSpec, policy: Policy) -> str:
+    replaced = {"FILE": file, "SIZE": str(spec.observation_size), "DTYPE": config.dtype, "SPREAD": outputs(policy)[1]}
     code = chosen.code.strip()
     for word, text in replaced.items():
         code = code.replace(word, text)
     return code
 
 
-def _table(config: Config, spec: EnvSpec) -> list[str]:
+def _table(config: Config, spec: EnvSpec, policy: Policy) -> list[str]:
     """Names, shapes, types and ranges of input and outputs."""
     lines = ["| name | shape | type | what it is |", "|---|---|---|---|"]
     seen = "the one-hot vector of the state" if spec.num_states else "as below, not normalised"
     lines.append(f"| in: `observation` | batch x {spec.observation_size} | {config.dtype} | {seen} |")
-    actions = spec.actions
-    if isinstance(actions, BoxActions):
-        bounds = ", ".join(
-            f"{low:.{TARGET_PLACES}g} to {high:.{TARGET_PLACES}g}"
-            for low, high in zip(actions.low, actions.high, strict=True)
-        )
-        size = len(actions.low)
-        lines.append(f"| out: `action` | batch x {size} | {config.dtype} | to be sent, within {bounds} |")
-        std = "standard deviation of the sampled action, before it is clipped"
-        lines.append(f"| out: `std` | batch x {size} | {config.dtype} | {std} |")
-    else:
-        last = actions.count - 1
-        lines.append(f"| out: `action` | batch | int64 | the most probable one, 0 to {last} |")
-        lines.append(f"| out: `probabilities` | batch x {actions.count} | {config.dtype} | of actions 0 to {last} |")
+    shape, kind, about = _of_action(spec.actions, config.dtype)
+    lines.append(f"| out: `action` | {shape} | {kind} | {about} |")
+    name, sentence = _sure(policy)
+    lines.append(f"| out: `{name}` | batch x its size | {config.dtype} | {sentence} |")
     lines.append("")
     lines.append(
         "The batch may have any size; each observation is acted on alone. Nothing is remembered between calls."
     )
     return lines
+
+
+def _of_action(actions: Actions, dtype: str) -> tuple[str, str, str]:
+    """Shape, type and meaning of the action."""
+    if isinstance(actions, DiscreteActions):
+        return "batch", "int64", f"the most probable one, 0 to {actions.count - 1}"
+    shape = f"batch x {action_width(actions)}"
+    if isinstance(actions, MultiDiscreteActions):
+        counts = ", ".join(f"0 to {count - 1}" for count in actions.counts)
+        return shape, "int64", f"the most probable option of every choice, {counts}"
+    if isinstance(actions, MultiBinaryActions):
+        return shape, "int64", "1 for every switch that is on, else 0"
+    if isinstance(actions, MixedActions):
+        parts = "; ".join(_of_action(part, dtype)[2] for part in actions.parts)
+        return shape, dtype, f"the parts, side by side: {parts}"
+    bounds = ", ".join(
+        f"{low:.{TARGET_PLACES}g} to {high:.{TARGET_PLACES}g}"
+        for low, high in zip(actions.low, actions.high, strict=True)
+    )
+    return shape, dtype, f"to be sent, within {bounds}"
 
 
 def _environment(env: Env, config: Config) -> str:

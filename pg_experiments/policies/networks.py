@@ -13,6 +13,7 @@ from pg_experiments.exact import LANE, crop, pad_to_lane, prepared_product, prod
 from pg_experiments.policies.standalone import perceptron
 
 Parameters = dict[str, Tensor]  # every tensor is [runs, ...]
+FIXED = "fixed."  # in the name of a parameter: a number of its run that is never learned
 Layers = list[tuple[Tensor, Tensor]]  # weight [runs, in, out] and bias [runs, out] of each, sizes multiples of 4
 
 

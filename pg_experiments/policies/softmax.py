@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,78 +10,89 @@ from torch import Generator, Tensor
 
 from pg_experiments.envs.interface import DiscreteActions, EnvSpec
 from pg_experiments.errors import ConfigError
-from pg_experiments.policies.convolution import Convolutions, network_of
+from pg_experiments.policies.convolution import Convolutions
 from pg_experiments.policies.distributions import Categorical
-from pg_experiments.policies.networks import MLP, Network, Parameters
-from pg_experiments.policies.standalone import SoftmaxAction, perceptron
+from pg_experiments.policies.head import HeadAction, HeadPolicy
+from pg_experiments.policies.networks import MLP, Parameters
+from pg_experiments.policies.standalone import perceptron
 
 
 @dataclass(frozen=True)
-class _DiscretePolicy:
-    """What both softmax policies share: the noise of a categorical draw, and actions that pass unchanged."""
+class SoftmaxHead:
+    """The network gives the logits; see `Softmax`."""
 
-    spec: EnvSpec
+    actions: DiscreteActions
 
     @property
-    def num_actions(self) -> int:
-        if not isinstance(self.spec.actions, DiscreteActions):
-            raise ConfigError("policy", None, "a softmax policy needs discrete actions")
-        return self.spec.actions.count
+    def output_size(self) -> int:
+        return self.actions.count
 
-    def draw_noise(
-        self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
-    ) -> Float[Tensor, "*shape actions"]:
-        return Categorical.draw_noise(generator, shape, self.num_actions, dtype)
+    def first_output(self, runs: int, dtype: torch.dtype) -> Float[Tensor, "runs actions"]:
+        return torch.zeros(runs, self.actions.count, dtype=dtype)
 
-    def env_action(self, action: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
-        return action
-
-
-@dataclass(frozen=True)
-class Softmax(_DiscretePolicy):
-    """π(a | s) = softmax(network(s))ₐ.
-
-    Source: Sutton and Barto (2018), section 13.1, with a network for the action preferences h(s, a, θ).
-
-    Attributes:
-        hidden_sizes, activation: of the network, see `MLP`.
-        convolutions: at its beginning, see `CNN`; None: the observation is a vector.
-    """
-
-    hidden_sizes: Sequence[int]
-    activation: str
-    convolutions: Convolutions | None = None
-
-    @cached_property
-    def network(self) -> Network:
-        size = self.spec.observation_size
-        return network_of(self.convolutions, size, self.hidden_sizes, self.num_actions, self.activation, 0.01)
-
-    def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
-        return self.network.init(generators, dtype)
-
-    def actor(self, parameters: Parameters) -> Callable[[Tensor], Categorical]:
-        act = self.network.actor(parameters)
-        return lambda observation: Categorical(act(observation))
-
-    def __call__(self, parameters: Parameters, observation: Float[Tensor, "runs samples observation"]) -> Categorical:
-        return Categorical(self.network(parameters, observation))
+    def init(self, runs: int, dtype: torch.dtype) -> Parameters:
+        return {}
 
     def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples actions"]) -> Categorical:
         return Categorical(output)
 
-    def action_module(self, parameters: Parameters) -> torch.nn.Module:
-        return SoftmaxAction(self.network.module(parameters))
+    @property
+    def noise_size(self) -> int:
+        return self.actions.count
+
+    def draw_noise(
+        self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Float[Tensor, "*shape actions"]:
+        return Categorical.draw_noise(generator, shape, self.actions.count, dtype)
+
+    def env_action(self, action: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+        return action
+
+    @property
+    def sure(self) -> tuple[str, str]:
+        return "probabilities", "of the actions, from 0 on"
+
+    def how_sure(self, distribution: Categorical) -> Float[Tensor, "runs samples numbers"]:
+        return torch.softmax(distribution.logits, -1)
+
+
+class Softmax(HeadPolicy):
+    """π(a | s) = softmax(network(s))ₐ.
+
+    Source: Sutton and Barto (2018), section 13.1, with a network for the action preferences h(s, a, θ).
+
+    Args:
+        hidden_sizes, activation, convolutions: of the network, see `HeadPolicy`.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        convolutions: Convolutions | None = None,
+    ) -> None:
+        super().__init__(spec, hidden_sizes, activation, SoftmaxHead(discrete_of(spec)), convolutions)
+
+    @property
+    def num_actions(self) -> int:
+        return discrete_of(self.spec).count
 
 
 @dataclass(frozen=True)
-class TabularSoftmax(_DiscretePolicy):
+class TabularSoftmax:
     """π(a | s) = softmax(table[s])ₐ for a finite environment: simple enough for exact gradients.
 
     The observation is the one-hot vector of the state. The table starts at zero: every action is equally probable.
 
     Source: Sutton and Barto (2018), section 13.1 (tabular case of eq. 13.2).
     """
+
+    spec: EnvSpec
+
+    @property
+    def num_actions(self) -> int:
+        return discrete_of(self.spec).count
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
         return {"table": torch.zeros(len(generators), self.spec.observation_size, self.num_actions, dtype=dtype)}
@@ -96,4 +107,20 @@ class TabularSoftmax(_DiscretePolicy):
 
     def action_module(self, parameters: Parameters) -> torch.nn.Module:
         table = parameters["table"][0]
-        return SoftmaxAction(perceptron([(table, torch.zeros_like(table[0]))], "relu"))
+        network = perceptron([(table, torch.zeros_like(table[0]))], "relu")
+        return HeadAction(network, SoftmaxHead(discrete_of(self.spec)), {})
+
+    def draw_noise(
+        self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Float[Tensor, "*shape actions"]:
+        return Categorical.draw_noise(generator, shape, self.num_actions, dtype)
+
+    def env_action(self, action: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+        return action
+
+
+def discrete_of(spec: EnvSpec) -> DiscreteActions:
+    """The discrete actions that a policy needs, which `check_policy_fits` has seen."""
+    if not isinstance(spec.actions, DiscreteActions):
+        raise ConfigError("policy", None, "needs discrete actions")
+    return spec.actions

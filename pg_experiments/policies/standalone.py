@@ -1,14 +1,13 @@
-"""Policies of one run as plain modules of torch: what `pg_experiments.export` writes. Nothing here knows this package.
+"""Networks of one run as plain modules of torch: what `pg_experiments.export` writes with a policy's head behind them.
 
-Every such module maps a batch of observations `[batch, observation]` to two tensors: the action to send, and how sure
-the policy is of it. They use standard operations only, without a branch that depends on a number, so that each can be
-traced, exported, and read by other programs.
+They use standard operations only, without a branch that depends on a number, so that each can be traced, exported, and
+read by other programs.
 """
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -88,60 +87,3 @@ class Normalization(torch.nn.Module):
     def forward(self, observation: Float[Tensor, "batch size"]) -> Float[Tensor, "batch size"]:
         centred = observation - self.get_buffer("mean")
         return (centred * self.get_buffer("scale")).clamp(-self.limit, self.limit)
-
-
-class SoftmaxAction(torch.nn.Module):
-    """The most probable action, and the probabilities of all.
-
-    Args:
-        logits: from observations `[batch, observation]` to logits `[batch, actions]`.
-    """
-
-    def __init__(self, logits: torch.nn.Module) -> None:
-        super().__init__()
-        self.logits = logits
-
-    def forward(
-        self, observation: Float[Tensor, "batch observation"]
-    ) -> tuple[Int64[Tensor, " batch"], Float[Tensor, "batch actions"]]:
-        logits = self.logits(observation)
-        return logits.argmax(-1), torch.softmax(logits, -1)
-
-
-class GaussianAction(torch.nn.Module):
-    """The mean, moved to the environment's scale and clipped at its bounds, and the standard deviation on that scale.
-
-        action = min(max(offset + mean · scale, low), high),  std = exp(log_std) · scale
-
-    Args:
-        output: from observations to the means `[batch, action]`; without `log_std` followed by as many log std.
-        log_std: of all observations; None: the network gives it.
-        offset, scale, low, high: of each dimension of the action.
-    """
-
-    def __init__(
-        self,
-        output: torch.nn.Module,
-        log_std: Float[Tensor, " action"] | None,
-        offset: Float[Tensor, " action"],
-        scale: Float[Tensor, " action"],
-        low: Float[Tensor, " action"],
-        high: Float[Tensor, " action"],
-    ) -> None:
-        super().__init__()
-        self.output = output
-        self.size = len(offset)
-        self.register_buffer("log_std", None if log_std is None else log_std.clone())
-        for name, tensor in (("offset", offset), ("scale", scale), ("low", low), ("high", high)):
-            self.register_buffer(name, tensor.clone())
-
-    def forward(
-        self, observation: Float[Tensor, "batch observation"]
-    ) -> tuple[Float[Tensor, "batch action"], Float[Tensor, "batch action"]]:
-        output = self.output(observation)
-        mean = output[:, : self.size]
-        log_std = output[:, self.size :] if self.log_std is None else self.get_buffer("log_std").expand_as(mean)
-        scale = self.get_buffer("scale")
-        action = self.get_buffer("offset") + mean * scale
-        action = torch.minimum(torch.maximum(action, self.get_buffer("low")), self.get_buffer("high"))
-        return action, torch.exp(log_std) * scale

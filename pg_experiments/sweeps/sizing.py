@@ -1,7 +1,7 @@
 """How many runs one program should hold: as many as the memory takes, and no more than make a run cheaper."""
 
 from pg_experiments.config import Config
-from pg_experiments.envs.interface import DiscreteActions
+from pg_experiments.envs.interface import BoxActions, MixedActions, action_width
 from pg_experiments.runs import build, num_envs, stack
 from pg_experiments.sizing import available_bytes, parameter_bytes
 
@@ -34,7 +34,7 @@ def run_bytes(config: Config) -> float:
     parts = build(stack([config]))
     spec = parts.env.spec
     real = 8 if config.dtype == "float64" else 4
-    action = 8 if isinstance(spec.actions, DiscreteActions) else real * len(spec.actions.low)
+    action = action_width(spec.actions) * (real if isinstance(spec.actions, BoxActions | MixedActions) else 8)
     grid = real * (spec.observation_size + 1) + action + 3
     blocks = real * (spec.observation_size + 8) + action + 16
     trajectory = float(num_envs(config) * spec.max_episode_steps * (2 * grid + blocks))
