@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
@@ -74,7 +75,7 @@ class GymnasiumEnv:
         """What goes in and out, for people."""
         vector = "flattened to one row, image by image as channels, height, width, from 0 to 1"
         seen = "as a one-hot vector" if self.spec.num_states else vector if self.spec.image_shape else "as one row"
-        start = int(getattr(env.action_space, "start", 0))
+        start = int(env.action_space.start) if isinstance(env.action_space, spaces.Discrete) else 0
         first = f", of which the policy's action 0 is {start}" if start else ""
         return (
             f"Gymnasium's `{self._id}`: observations {env.observation_space}, {seen}; "

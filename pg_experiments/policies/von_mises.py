@@ -162,7 +162,7 @@ class VonMisesHead:
     def sure(self) -> tuple[str, str]:
         return (
             "concentration",
-            "of the angle in radians around its direction; 0 is uniform, a large one has nearly the variance 1 / concentration",
+            "of the angle in radians around its direction: 0 is uniform; nearly 1 / variance of a large one",
         )
 
     def how_sure(self, distribution: VonMises) -> Float[Tensor, "runs samples numbers"]:
