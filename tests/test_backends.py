@@ -4,7 +4,10 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -16,6 +19,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from torch import Generator, Tensor
 from type_checks import without_type_checks
 
+import pg_experiments
 from pg_experiments import backend_config, compose, load_policy, train
 from pg_experiments.backend_config import DIFFERENT, NATIVE, SAME, automatic, described
 from pg_experiments.config import SCHEMAS, Config
@@ -289,6 +293,59 @@ def test_a_process_that_is_killed_fails_the_step_and_the_next_reset_starts_other
     with pytest.raises(EnvError, match=r"^env CartPole-v1: a process of its copies ended during a step$"):
         env.step(state, torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 3, dtype=torch.bool))
     assert torch.equal(env.reset(noise)[1], first)
+
+
+def test_a_process_that_is_killed_before_a_run_leaves_is_said_as_well() -> None:
+    env = GymnasiumProcesses("CartPole-v1", {}, None, 2)
+    before = set(multiprocessing.active_children())
+    state, _ = env.reset(torch.rand(2, 3, 2))
+    child = (set(multiprocessing.active_children()) - before).pop()
+    os.kill(child.pid or 0, signal.SIGKILL)
+    child.join(10)
+    with pytest.raises(EnvError, match=r"^env CartPole-v1: a process of its copies ended during a step$"):
+        env.select(state, torch.tensor([0]))
+
+
+@pytest.mark.parametrize("given", [{}, {"PYTHONSAFEPATH": "1"}])
+def test_processes_hide_no_installed_module_behind_one_of_the_working_folder(
+    given: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("open('executed', 'w')\nraise ImportError\n")
+    program = tmp_path / "elsewhere" / "program.py"
+    program.parent.mkdir()
+    program.write_text(ENVIRONMENT_OF_A_PROCESS)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | given
+    package = str(Path(pg_experiments.__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join([package, str(program.parent)])
+    answer = subprocess.run(
+        [sys.executable, program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == [given.get("PYTHONSAFEPATH", "None"), "None"], answer.stderr
+    assert not (tmp_path / "executed").exists()
+
+
+ENVIRONMENT_OF_A_PROCESS = """
+import os
+import gymnasium
+import numpy
+from gymnasium import spaces
+
+class Place(gymnasium.Env):
+    observation_space = spaces.Box(0, 1, (1,))
+    action_space = spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        print(os.environ.get("PYTHONSAFEPATH"), flush=True)
+        return numpy.zeros(1, numpy.float32), {}
+
+gymnasium.register("Place-v0", entry_point=Place, max_episode_steps=3)
+
+if __name__ == "__main__":
+    import torch
+    from pg_experiments.envs.gymnasium_processes import GymnasiumProcesses
+    GymnasiumProcesses("program:Place-v0", {}, None, 1).reset(torch.rand(1, 1, 2))
+    print(None)
+"""
 
 
 def test_a_copy_that_raises_in_a_process_is_named_and_the_others_go_on() -> None:

@@ -1,9 +1,13 @@
 """Any Gymnasium environment, its copies shared out among processes: for those of which a step takes long."""
 
 import multiprocessing
+import multiprocessing.forkserver
+import os
 import signal
+import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -112,8 +116,10 @@ class GymnasiumProcesses:
     def _started(self) -> Connection:
         context = multiprocessing.get_context("forkserver")  # whose server, unlike this process, has no threads
         context.set_forkserver_preload(PRELOADED)
+        with _path_of_this_process():
+            multiprocessing.forkserver.ensure_running()
         here, there = context.Pipe()
-        arguments = (there, *self._settings, self._seconds)
+        arguments = (there, *self._settings, self._seconds, _surroundings())
         context.Process(target=_serve, args=arguments, name=f"copies of {self.name}", daemon=True).start()
         there.close()
         return here
@@ -131,8 +137,7 @@ class GymnasiumProcesses:
                 connection.send((call, state.number, [array[:, own] for array in arrays]))
             answers = [connection.recv() for connection, _ in working]
         except (EOFError, OSError) as error:
-            self._workers.close()
-            raise EnvError(self.name, f"a process of its copies ended during a {call}") from error
+            raise self._ended(call) from error
         for answer, own in zip(answers, columns, strict=True):
             if isinstance(answer, EnvError):
                 answer.copy = None if answer.copy is None else answer.copy + int(own[0])
@@ -142,15 +147,58 @@ class GymnasiumProcesses:
     def _told(self, call: str, states: Sequence[Remote], rows: Any) -> Remote:
         """A state that the processes make of others, of which nothing is asked again."""
         state = self._new(states[0].envs)
-        for connection in self._workers.connections:
-            connection.send((call, state.number, [[each.number for each in states], rows]))
+        try:
+            for connection in self._workers.connections:
+                connection.send((call, state.number, [[each.number for each in states], rows]))
+        except OSError as error:
+            raise self._ended("step") from error
         return state
+
+    def _ended(self, call: str) -> EnvError:
+        """The error for a process that is not there any more; the others end as well."""
+        self._workers.close()
+        return EnvError(self.name, f"a process of its copies ended during a {call}")
+
+
+@contextmanager
+def _path_of_this_process() -> Iterator[None]:
+    """Let a process of Python that is started in here import from where this one does, and from nowhere else.
+
+    Python 3.11 imports what the server preloads before it gives it this process's path, and so from the working folder
+    first, although that may be somebody else's, see `trust.py`.
+    """
+    before = _surroundings()
+    os.environ["PYTHONSAFEPATH"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _surroundings() -> dict[str, str | None]:
+    """What Python reads about its path when it starts."""
+    return {name: os.environ.get(name) for name in ("PYTHONSAFEPATH", "PYTHONPATH")}
+
+
+def _set(surroundings: Mapping[str, str | None]) -> None:
+    for name, value in surroundings.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _serve(
-    connection: Connection, id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None, seconds: float | None
+    connection: Connection,
+    id: str,
+    kwargs: Mapping[str, Any],
+    max_episode_steps: int | None,
+    seconds: float | None,
+    surroundings: Mapping[str, str | None],
 ) -> None:
     """Answer until the pipe ends."""
+    _set(surroundings)  # the server's own are not for what an environment may start
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
