@@ -5,10 +5,12 @@ import re
 import sys
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from commands import Ended, call
+from gymnasium.envs.classic_control import CartPoleEnv
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from test_resume import StopsAt
@@ -116,6 +118,27 @@ def test_a_policy_that_learns_in_envpool_or_in_processes_is_shown_in_gymnasium()
         frames = list(played(episodes_of(composed("lunar_lander", f"env.backend={backend}"), shown=1), "--video"))
         assert [frame.step for frame in frames] == list(range(13))
         assert len({frame.picture.tobytes() for frame in frames}) == 13
+
+
+def test_what_draws_gymnasiums_copies_is_closed_with_their_episode() -> None:
+    made, closed = [], []
+
+    class Counted(CartPoleEnv):
+        def __init__(self, render_mode: str | None = None) -> None:
+            super().__init__(render_mode=render_mode)
+            made.append(self)
+
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    name = "Counted-v0"
+    gymnasium.register(name, entry_point=Counted, max_episode_steps=12)
+    episodes = episodes_of(compose("policy=softmax", "env=gymnasium", f"env.id={name}", *SMALL))
+    before = len(made)
+    assert [frame.episode for frame in played(episodes, "--video") if frame.ended] == [1, 2]
+    assert len(made) > before
+    assert closed == made[before:]
 
 
 def test_a_task_that_is_another_one_in_envpool_is_not_shown_by_gymnasiums() -> None:

@@ -206,4 +206,10 @@ def gymnasium_copies(id: str, kwargs: Mapping[str, Any], max_episode_steps: int 
     """Copies of a Gymnasium environment that draw themselves, whatever backend steps those that are learned from."""
     probe = made(id, **{name: value for name, value in kwargs.items() if name != "render_mode"})
     copies = GymnasiumEnv(id, {**kwargs, "render_mode": "rgb_array"}, max_episode_steps)
-    return Twin(copies, lambda state, run, copy: state[run][copy].render(), frames_per_second(probe), probe.close)
+    opened = [probe, *copies._pool]  # one copy: a twin is for one episode
+
+    def close() -> None:
+        for env in opened:
+            env.close()
+
+    return Twin(copies, lambda state, run, copy: state[run][copy].render(), frames_per_second(probe), close)
