@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pg_experiments.errors import ConfigError, UserError, fail, nearest
 from pg_experiments.trust import add_loading_options, imports_from_elsewhere
+from pg_experiments.untrusted_files import inside
 
 FORMAT_NAMES = ("onnx", "torchscript", "torch")
 FOLDER = "export"
@@ -81,8 +82,8 @@ def export(
 
     chosen = FORMATS[format_name]
     chosen.check_installed(format_name)
-    path = output or run_dir / FOLDER / format_name / f"policy{chosen.suffix}"
-    check_place(path, overwrite)
+    path = output or inside(run_dir, run_dir / FOLDER / format_name / f"policy{chosen.suffix}")
+    check_place(path, chosen.suffix, overwrite)
 
     import tempfile
 
@@ -129,13 +130,15 @@ def export(
     return path, found.line()
 
 
-def check_place(path: Path, overwrite: bool) -> None:
-    """Refuse to replace what is there, unless asked to; and a README.md of somebody's own always."""
+def check_place(path: Path, suffix: str, overwrite: bool) -> None:
+    """Refuse a name of another kind, what is there, unless asked to replace it, and a README.md of somebody's own."""
     if path.is_dir():
         raise ConfigError("--output", path, "is a folder; give the name of a file in it")
     beside = path.with_name(README)
     if path.name == README:
         raise ConfigError("--output", path, "is the name of the text beside the policy; choose another one")
+    if path.suffix != suffix:
+        raise ConfigError("--output", path, f"must end in {suffix}")
     for existing in (path, beside):
         if existing.exists() and not overwrite:
             raise UserError(f"{existing}: is there already; add --overwrite to replace it, or choose another --output")

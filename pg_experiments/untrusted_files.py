@@ -19,7 +19,7 @@ def inside(root: Path, path: Path) -> Path:
     """
     real_root, real = Path(os.path.realpath(root)), Path(os.path.realpath(path))
     if real != real_root and real_root not in real.parents:
-        raise UserError(f"{path}: leads out of {root}, and nothing outside of that folder is read")
+        raise UserError(f"{path}: leads out of {root}, and nothing outside of that folder is used")
     return path
 
 

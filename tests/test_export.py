@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,7 @@ def test_the_readme_says_what_goes_in_and_out_and_what_has_to_be_done_around(
         (["--format", "onx"], "--format=onx: must be one of onnx, torchscript, torch. Did you mean 'onnx'?"),
         (["--checkpoint", "iteration_7"], "it has no checkpoints/iteration_7.pt"),
         (["--output", "."], "--output=.: is a folder; give the name of a file in it"),
+        (["--output", "policy.onnx"], "--output=policy.onnx: must end in .ts"),
         (["--output", "README.md"], "--output=README.md: is the name of the text beside the policy"),
     ],
 )
@@ -220,6 +222,19 @@ def test_a_mistake_costs_a_line_and_writes_nothing(
     assert re.fullmatch(r"error: [^\n]+\n", ended.err)
     assert says in ended.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_through_a_link_that_leads_out_of_somebodys_folder(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, elsewhere = shutil.copytree(trained, tmp_path / "run"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.rmtree(theirs / "export", ignore_errors=True)  # of another test
+    (theirs / "export").symlink_to(elsewhere)
+    ended = run(capsys, theirs, "--format", "torchscript")
+    assert ended.code == 2
+    assert re.fullmatch(r"error: \S+policy.ts: leads out of [^\n]+\n", ended.err)
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_folder_that_is_not_there_or_has_no_checkpoint_is_said(

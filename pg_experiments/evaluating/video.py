@@ -64,6 +64,7 @@ def write_video(path: Path, frames: Iterable[Frame], frames_per_second: float, s
     images = _noted(frames, shown, returns, GIF_WIDTH if gif else None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # in somebody's folder, it may be a link that leads out of it
         (_write_gif if gif else _write_mp4)(temporary, images, frames_per_second)
         temporary.replace(path)
     except OSError as error:
