@@ -56,6 +56,14 @@ A_PAIR = "expected real numbers of shape (2,), as its observation_space says"
 BROKEN = {  # what the class says, and what the message must say
     "no action space": ("action_space = None", "has no action_space; Gymnasium expects one"),
     "no observation space": ("observation_space = property()", "has no observation_space; Gymnasium expects one"),
+    "space that raises": (
+        "@property\ndef observation_space(self):\n raise RuntimeError('no sensors')",
+        "its observation_space raised RuntimeError: no sensors (tank.py, line",
+    ),
+    "step that leaves Python": (
+        "def step(self, action):\n raise SystemExit('no licence')",
+        "step raised SystemExit: no licence (tank.py, line",
+    ),
     "another space": ("action_space = [0, 1]", "its action_space is a builtins.list; Gymnasium expects one of"),
     "reset without info": (RESET.format("self.np_random.uniform(-1, 1, 2)"), f"reset returned shape (2,); {IN_RESET}"),
     "reset of three": (RESET.format("self.level, {}, 3"), f"reset returned 3 values; {IN_RESET}"),

@@ -14,7 +14,7 @@ from pg_experiments.envs.checks import described
 from pg_experiments.envs.making import place_of
 from pg_experiments.envs.spaces import Observations
 from pg_experiments.envs.time_limit import TimeLimit, TookTooLong
-from pg_experiments.errors import ConfigError, first_line
+from pg_experiments.errors import ConfigError, first_line, reason_of
 
 STEPS = 2  # with sampled actions
 SEED = 0
@@ -28,7 +28,10 @@ RETURNS = {
 def check_spaces(id: str, env: gymnasium.Env[Any, Any]) -> None:
     """Raise a `ConfigError` when an environment does not say what it observes and how it acts."""
     for name, example in (("observation_space", "Box(-1.0, 1.0, (4,))"), ("action_space", "Discrete(2)")):
-        space = getattr(env, name, None)
+        try:
+            space = getattr(env, name, None)
+        except Exception as error:  # of a property: any kind
+            raise ConfigError("env.id", id, f"its {name} raised {reason_of(error)} ({place_of(error)})") from error
         if space is None:
             raise ConfigError("env.id", id, f"has no {name}; Gymnasium expects one, such as gymnasium.spaces.{example}")
         if not isinstance(space, spaces.Space):
@@ -129,7 +132,7 @@ def _called(id: str, call: str, function: Callable[[], Any], limit: TimeLimit | 
         assert limit is not None
         problem = f"a {call} of {id} took longer, before training began"
         raise ConfigError("env.step_seconds", limit.seconds, problem) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = f"{call} raised {type(error).__name__}: {first_line(error)} ({place_of(error)})"
         raise ConfigError("env.id", id, problem) from error
     expected = RETURNS[call]
