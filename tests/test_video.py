@@ -237,6 +237,26 @@ def test_a_mistake_costs_a_line_before_anything_is_played(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_what_a_users_environment_says_and_does_when_it_is_closed_costs_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("the door is stuck")
+
+    train([composed("gymnasium", "evaluation.episodes=2", "logging.tensorboard=false")], [tmp_path / "run"])
+    arguments = (tmp_path / "run", "--episodes", 2, "--video", tmp_path / "episodes.gif")
+    for wrong in (-5, "fast"):
+        monkeypatch.setitem(CartPoleEnv.metadata, "render_fps", wrong)
+        ended = run(capsys, *arguments)
+        problem = f"cannot be shown: its render_fps is {wrong!r}, expected a positive number"
+        assert (ended.code, ended.err) == (2, f"error: env.id=CartPole-v1: {problem}\n")
+    monkeypatch.setitem(CartPoleEnv.metadata, "render_fps", 50)
+    monkeypatch.setattr(CartPoleEnv, "close", broken)
+    ended = run(capsys, *arguments)
+    problem = "env CartPole-v1 cannot be shown: close raised RuntimeError: the door is stuck"
+    assert (ended.code, ended.err) == (2, f"error: --video: {problem}\n")
+
+
 def test_an_environment_that_cannot_be_drawn_costs_a_line_after_the_evaluation(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,8 +56,16 @@ def made(id: str, **kwargs: Any) -> gymnasium.Env[Any, Any]:
 
 
 def frames_per_second(env: gymnasium.Env[Any, Any]) -> float:
-    """At which it looks as it is meant to."""
-    return float(env.metadata.get("render_fps") or FRAMES_PER_SECOND)
+    """At which it looks as it is meant to.
+
+    Raises:
+        ConfigError: when what it says is no positive number.
+    """
+    given = env.metadata.get("render_fps") or FRAMES_PER_SECOND
+    if not isinstance(given, float | int | np.floating | np.integer) or not 0 < given < float("inf"):
+        name = env.spec.id if env.spec else type(env.unwrapped).__name__
+        raise ConfigError("env.id", name, f"cannot be shown: its render_fps is {given!r}, expected a positive number")
+    return float(given)
 
 
 def put_state(env: Any, state: list[float]) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pg_experiments.config import Config
 from pg_experiments.envs.checks import innermost, name_of
 from pg_experiments.envs.interface import Env, HasTwin, Twin
-from pg_experiments.errors import ConfigError
+from pg_experiments.errors import ConfigError, reason_of
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
@@ -79,7 +79,11 @@ def twin_of(env: Env, key: str) -> Twin:
 def frames_per_second(env: Env, key: str) -> float:
     """At which an environment looks as it is meant to; see `twin_of`."""
     twin = twin_of(env, key)
-    twin.close()
+    try:
+        twin.close()
+    except Exception as error:  # of a user's environment: any kind
+        problem = f"env {name_of(innermost(env))} cannot be shown: close raised {reason_of(error)}"
+        raise ConfigError(key, None, problem) from error
     return twin.frames_per_second
 
 
