@@ -94,6 +94,7 @@ def evaluate(folder: Path, how: "How", video: Path | None = None) -> bool:
 
 def evaluate_run(run_dir: Path, how: "How", video: Path | None = None) -> None:
     """Evaluate one run, whatever its training came to, print the outcome, and show some of it."""
+    from pg_experiments.backend_config import taken
     from pg_experiments.evaluating.playing import Episodes, frames_per_second, played
     from pg_experiments.evaluating.progress import shown
     from pg_experiments.evaluating.video import check_path, write_video
@@ -137,7 +138,8 @@ def evaluate_run(run_dir: Path, how: "How", video: Path | None = None) -> None:
             raise
         except Exception as error:  # of a user's environment, or of what draws it: any kind
             raise ConfigError("--video", path, f"cannot be made: {reason_of(error)}") from error
-        print(f"  video         {path}: episodes with returns {', '.join(f'{each:.2f}' for each in returns)}")
+        whose = "Gymnasium's, as EnvPool draws nothing: " if taken(config.env) == "envpool" else ""
+        print(f"  video         {path}: {whose}episodes with returns {', '.join(f'{each:.2f}' for each in returns)}")
 
 
 def evaluate_sweep(folder: Path, how: "How") -> bool:

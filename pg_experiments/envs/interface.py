@@ -158,8 +158,8 @@ class Twin(NamedTuple):
     """How an environment is looked at.
 
     Attributes:
-        env: that plays the same task, and the same episodes from the same noise; where the states of the environment
-            itself can be drawn, that is itself.
+        env: that plays the same task, and, but for EnvPool's, the same episodes from the same noise; where the states
+            of the environment itself can be drawn, that is itself.
         picture: of one copy in a state of that `env`, uint8 `[height, width, 3]`, from (state, run, copy).
         frames_per_second: at which it looks as it is meant to.
         close: gives back what drawing took.
