@@ -342,6 +342,10 @@ def test_a_list_that_cannot_be_used_says_why(value, message):
             r"env.wrappers\[0\]._target_=test_wrappers.Mirored: .* 'Mirrored'",
         ),
         ("[{_target_:test_wrappers.Mirrored}]", r"env.wrappers\[0\]=test_wrappers.Mirrored: TypeError: .*sign"),
+        (
+            "[{_target_:gymnasium.wrappers.FlattenObservation}]",
+            r"env.wrappers\[0\]=gymnasium\S+: AttributeError: .*; Gymnasium's wrappers go around a Gymnasium env",
+        ),
         ("[{_target_:test_wrappers.configs,name:all}]", r"env.wrappers\[0\]"),
     ],
 )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from pg_experiments.envs.interface import Env, EnvSpec
-from pg_experiments.errors import ConfigError, first_line
+from pg_experiments.errors import ConfigError, reason_of
 from pg_experiments.locate import locate
 from pg_experiments.policies.interface import Policy
 from pg_experiments.wrapper_config import (
@@ -68,8 +68,10 @@ def _own(key: str, env: Env, settings: OwnWrapperConfig) -> Env:
     target = locate(f"{key}._target_", settings.target)
     try:
         made = target(env, **settings.options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(key, settings.target, f"{type(error).__name__}: {first_line(error)}") from error
+    except Exception as error:  # of a user's class: any kind
+        theirs = settings.target.startswith("gymnasium.")
+        hint = "; Gymnasium's wrappers go around a Gymnasium environment, in the function that is registered"
+        raise ConfigError(key, settings.target, f"{reason_of(error)}{hint if theirs else ''}") from error
     if not isinstance(made, Env):
         raise ConfigError(f"{key}._target_", settings.target, f"makes no environment; see {Env.__module__}")
     return made
