@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pg_experiments.checkpoint_check import check_checkpoint
-from pg_experiments.errors import UserError, first_line
+from pg_experiments.errors import UserError, first_line, nearest
 from pg_experiments.files import sync_folder, write_atomically, write_temporary
 from pg_experiments.seal import problem_of_seal, sealed
 
@@ -93,6 +93,14 @@ def named(run_dir: Path, name: str) -> list[Path]:
     return [path] if path.is_file() and path.parent == run_dir / FOLDER else []
 
 
+def missing(run_dir: Path, name: str) -> UserError:
+    """The error for a checkpoint that is not there."""
+    others = sorted(path.stem for path in (run_dir / FOLDER).glob("*.pt"))
+    if "last" in others:
+        return UserError(f"{run_dir}: no checkpoint {name}; there are {', '.join(others)}.{nearest(name, others)}")
+    return UserError(f"{run_dir}: not a finished run's folder; it has no {FOLDER / name}.pt")
+
+
 def load(run_dir: Path, name: str = "last", needed: int | None = None) -> dict[str, Any]:
     """Read a checkpoint as tensors and plain numbers: no code in it is run.
 
@@ -108,7 +116,7 @@ def load(run_dir: Path, name: str = "last", needed: int | None = None) -> dict[s
     """
     paths = named(run_dir, name)
     if not paths:
-        raise UserError(f"{run_dir}: not a finished run's folder; it has no {FOLDER / name}.pt")
+        raise missing(run_dir, name)
     damaged: list[DamagedError] = []
     for path in paths:
         try:

@@ -17,7 +17,17 @@ from pg_experiments.envs.seeds import seeds_of
 from pg_experiments.errors import ConfigError, first_line, nearest
 
 KEY = "env.backend"
-OURS = ("num_envs", "batch_size", "seed", "env_seed", "max_episode_steps")  # no matter of env.kwargs
+OURS = (  # no matter of env.kwargs
+    "num_envs",
+    "batch_size",
+    "seed",
+    "env_seed",
+    "max_episode_steps",
+    "num_threads",
+    "thread_affinity_offset",
+    "base_path",
+    "render_mode",
+)
 
 
 class Copies(NamedTuple):
@@ -94,6 +104,9 @@ class EnvPoolEnv:
         if difference := DIFFERENT.get(self._id):
             problem = f"cannot be shown: Gymnasium's {self._id}, which would draw it, is another task: {difference}"
             raise ConfigError(KEY, "envpool", problem)
+        if self._kwargs:
+            problem = f"cannot be shown: Gymnasium's {self._id}, which would draw it, does not have EnvPool's kwargs"
+            raise ConfigError("env.kwargs", self._kwargs, problem)
         return gymnasium_copies(self._id, {}, self.spec.max_episode_steps)
 
     def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
@@ -124,7 +137,7 @@ class EnvPoolEnv:
         limit = self.spec.max_episode_steps + 1
         pool = self._make_pool(
             self._id,
-            **{"num_threads": 1, **self._kwargs, "num_envs": len(seeds), "seed": seeds, "max_episode_steps": limit},
+            **{**self._kwargs, "num_threads": 1, "num_envs": len(seeds), "seed": seeds, "max_episode_steps": limit},
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bounds in float64 for observations in float32, once a pool

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pg_experiments.checkpoint import FOLDER, load, named
+from pg_experiments.checkpoint import load, missing, named
 from pg_experiments.config import Config, walk
 from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.policies.interface import Policy
@@ -101,7 +101,7 @@ def _check_claims(run_dir: Path, config: Config, checkpoint: str) -> None:
     claimed = numbers * DTYPES[config.dtype].itemsize
     sizes = {path: size_inside(run_dir, path) for path in named(run_dir, checkpoint) if path.exists()}
     if not sizes:
-        raise UserError(f"{run_dir}: not a finished run's folder; it has no {FOLDER / checkpoint}.pt")
+        raise missing(run_dir, checkpoint)
     path = max(sizes, key=lambda path: sizes[path])
     if claimed > sizes[path]:
         raise UserError(
