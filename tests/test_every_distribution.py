@@ -146,7 +146,7 @@ EXAMPLES = {
     ),
     "joint": Example(
         lambda logits, x, y: Joint(
-            (Categorical(logits), VonMises(x, y)), (DiscreteActions(3), BoxActions((-1,), (1,))), (3, 1)
+            (Categorical(logits), VonMises(x, y)), (DiscreteActions(3), BoxActions((-1,), (1,))), (3, 1), logits.dtype
         ),
         lambda seed: (numbers(seed, 3), numbers(seed + 100, 1), numbers(seed + 200, 1)),
         None,

@@ -39,11 +39,13 @@ class Joint:
         parts: πₖ.
         actions: what each part chooses from.
         noise_sizes: how much noise each part takes.
+        dtype: of an action.
     """
 
     parts: tuple[Distribution, ...]
     actions: tuple[Part, ...]
     noise_sizes: tuple[int, ...]
+    dtype: torch.dtype
 
     def sample(self, noise: Float[Tensor, "runs samples noise"]) -> Float[Tensor, "runs samples width"]:
         pieces = noise.split(self.noise_sizes, -1)
@@ -65,7 +67,7 @@ class Joint:
 
     def mode(self) -> Float[Tensor, "runs samples width"]:
         modes = [part.mode() for part in self.parts]
-        return joined(modes, self.actions, self.entropy().dtype)
+        return joined(modes, self.actions, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class JointHead:
             prefix = f"part{place}."
             own = {name.removeprefix(prefix): part for name, part in parameters.items() if name.startswith(prefix)}
             parts.append(head.distribution(own, piece))
-        return Joint(tuple(parts), self.actions, tuple(head.noise_size for head in self.heads))
+        return Joint(tuple(parts), self.actions, tuple(head.noise_size for head in self.heads), output.dtype)
 
     @property
     def noise_size(self) -> int:
