@@ -51,7 +51,7 @@ def test_a_fresh_process_gives_the_same_bits_as_this_one():
         env={**os.environ, "PYTHONPATH": str(Path(pg_experiments.__file__).parents[1]), "PYTHONHASHSEED": "77"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=True,
     )
     fresh = json.loads(process.stdout)["parameters"]
