@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pg_experiments.dense import Dense
 from pg_experiments.exact import per_run
-from pg_experiments.packing import SAMPLES_AT_ONCE
+from pg_experiments.gradients import outputs
+from pg_experiments.packing import NUMBERS_AT_ONCE, SAMPLES_AT_ONCE
 from pg_experiments.policies.networks import Network, Parameters, flat_of, layers_of, views_of
 from pg_experiments.rollout import Trajectory
 
@@ -73,12 +75,13 @@ def continuations(
     needed = truncated.any(2)
     needed[:, -1] = True
     found = torch.zeros(truncated.shape, dtype=next_observation.dtype)
-    flat = flat_of(layers_of(network, parameters))
-    for chosen in needed.nonzero().split(max(1, SAMPLES_AT_ONCE // truncated.shape[2])):
+    flat, envs = flat_of(layers_of(network, parameters)), truncated.shape[2]
+    numbers = max(flat.shape[1], envs * network.numbers_per_sample)  # of one step of one run
+    for chosen in needed.nonzero().split(max(1, min(SAMPLES_AT_ONCE // envs, NUMBERS_AT_ONCE // numbers))):
         run, step = chosen.unbind(1)
         layers = views_of(network, flat.index_select(0, run))
         output = network.forward(layers, next_observation[run, step])[-1]
-        found[run, step] = output[:, : truncated.shape[2], 0]
+        found[run, step] = output[:, :envs, 0]
     return found
 
 
@@ -107,8 +110,9 @@ def value_targets(
     """
     assert trajectory.next_observation is not None
     reward = trajectory.reward * per_run(reward_scale.to(trajectory.reward.dtype), trajectory.reward)
-    with torch.no_grad():
-        value = network(parameters, trajectory.observation.flatten(1, 2))[..., 0].view_as(reward)
+    runs, steps, envs = reward.shape
+    samples = Dense(runs, steps * envs)
+    value = outputs(network, parameters, samples, samples.pack(trajectory.observation))[:, 0].view_as(reward)
     continuation = continuations(network, parameters, trajectory.next_observation, trajectory.truncated)
     flags = (trajectory.terminated, trajectory.truncated)
     advantage = generalized_advantages(reward, value, continuation, *flags, gamma, gae_lambda)

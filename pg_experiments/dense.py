@@ -14,7 +14,8 @@ from pg_experiments.packing import NUMBERS_AT_ONCE, SAMPLES_AT_ONCE, Pass
 class Dense:
     """The samples of all runs, run by run; the same methods as `Packing`, whose blocks depend on a run's own count.
 
-    A pass holds whole runs: as many as keep its activations in the processor's cache, and at least one.
+    A pass holds whole runs, as many as keep its activations in the processor's cache, and at least one; or a part of
+    one run, where all of its samples need too many numbers.
 
     Attributes:
         runs: how many.
@@ -26,7 +27,7 @@ class Dense:
 
     @property
     def whole_runs(self) -> bool:
-        """Each run is in one pass, with all of its samples, and passes hold runs in their order."""
+        """Every run is one block."""
         return True
 
     @cached_property
@@ -35,10 +36,21 @@ class Dense:
         return self.passes_of(1)
 
     def passes_of(self, numbers_per_sample: int) -> list[Pass]:
-        """The passes, of fewer runs where a sample needs many numbers."""
+        """The same with fewer runs at once where a sample needs many numbers, and at last with parts of one."""
+        if not self.is_whole(numbers_per_sample):
+            size = max(1, NUMBERS_AT_ONCE // numbers_per_sample)
+            return [
+                Pass(torch.tensor([run]), slice(first, min(first + size, (run + 1) * self.size)))
+                for run in range(self.runs)
+                for first in range(run * self.size, (run + 1) * self.size, size)
+            ]
         together = max(1, min(SAMPLES_AT_ONCE, NUMBERS_AT_ONCE // numbers_per_sample) // self.size)
         groups = torch.arange(self.runs).split(together)
         return [Pass(rows, slice(int(rows[0]) * self.size, (int(rows[-1]) + 1) * self.size)) for rows in groups]
+
+    def is_whole(self, numbers_per_sample: int) -> bool:
+        """Whether each of these passes holds all samples of its runs."""
+        return self.size * numbers_per_sample <= NUMBERS_AT_ONCE
 
     @property
     def counts(self) -> list[int]:

@@ -1,6 +1,6 @@
 """Gradients of sums over a run's samples, for each run its own, one pass over its blocks after the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Num
@@ -148,6 +148,23 @@ def score_gradients(
     return policy_gradients(policy, parameters, samples, observation, objective)
 
 
+def passes_for(policy: Policy, samples: Samples) -> Sequence[Pass]:
+    """The passes of a size that the policy's network can compute at once."""
+    return samples.passes_of(policy.network.numbers_per_sample if isinstance(policy, NetworkPolicy) else 1)
+
+
+@torch.no_grad()
+def outputs(
+    network: Network, parameters: Parameters, samples: Samples, x: Float[Tensor, "samples in"]
+) -> Float[Tensor, "samples out"]:
+    """The network's output for every sample."""
+    found = x.new_empty(len(x), network.output_size)
+    for blocks in samples.passes_of(network.numbers_per_sample):
+        own = {name: parameters[name].index_select(0, blocks.rows) for name in network.names}
+        blocks.of(found).copy_(network(own, blocks.of(x)))
+    return found
+
+
 @torch.no_grad()
 def log_probs(
     policy: Policy,
@@ -157,8 +174,8 @@ def log_probs(
     action: Num[Tensor, "samples *action"],
 ) -> Float[Tensor, " samples"]:
     """log π(action | observation) of every sample."""
-    found = torch.empty(len(observation), dtype=observation.dtype)
-    for blocks in samples.passes:
+    found = observation.new_empty(len(observation))
+    for blocks in passes_for(policy, samples):
         own = {name: part.index_select(0, blocks.rows) for name, part in parameters.items()}
         blocks.of(found).copy_(policy(own, blocks.of(observation)).log_prob(blocks.of(action)))
     return found

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from pg_experiments.gradients import passes_for
 from pg_experiments.packing import Packing, Samples
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
@@ -33,7 +34,7 @@ def mean_kl(policy: Policy, before: Parameters, after: Parameters, trajectory: T
     packing = Packing.of(trajectory.running, trajectory.reward.dtype)
     observation = packing.pack(trajectory.observation)
     kl = torch.zeros_like(packing.weight)
-    for blocks in packing.passes:
+    for blocks in passes_for(policy, packing):
         old, new = (
             policy({name: part.index_select(0, blocks.rows) for name, part in own.items()}, blocks.of(observation))
             for own in (before, after)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pg_experiments.exact import crop
 from pg_experiments.packing import Samples
 from pg_experiments.policies.interface import NetworkPolicy
 from pg_experiments.policies.networks import Parameters, flat_of, layers_of, parameters_of, views_of
@@ -55,16 +56,17 @@ def fisher_product(
     of_network = torch.zeros_like(flat)
     of_others = {name: torch.zeros_like(parameters[name]) for name in others}
     for blocks in samples.passes_of(network.numbers_per_sample):
-        layers = views_of(network, flat.index_select(0, blocks.rows))
+        layers, tangents = (views_of(network, each.index_select(0, blocks.rows)) for each in (flat, tangent))
+        own = blocks.of(observation)
         with torch.no_grad():
-            values = network.forward(layers, blocks.of(observation))
-            output_change = network.tangent(layers, values, views_of(network, tangent.index_select(0, blocks.rows)))
-        rows, columns = blocks.of(observation).shape[1], network.output_size
-        points = [values[-1][:, :rows, :columns].detach(), *(parameters[name][blocks.rows] for name in others)]
-        changes = [output_change[:, :rows, :columns], *(change[name][blocks.rows] for name in others)]
-        output, *rest = _hessian_product(policy, others, points, changes)
+            values = network.forward(layers, own)
+            output_change = network.tangent(layers, values, tangents, own.shape[1])
+        output = crop(crop(values[-1], -2, own.shape[1]), -1, network.output_size)
+        points = [output.detach(), *(parameters[name][blocks.rows] for name in others)]
+        changes = [output_change, *(change[name][blocks.rows] for name in others)]
+        of_output, *rest = _hessian_product(policy, others, points, changes)
         with torch.no_grad():
-            _, parts = network.backward(layers, values, output / size)
+            _, parts = network.backward(layers, values, of_output / size)
             of_network.index_add_(0, blocks.rows, flat_of(parts))
             for name, part in zip(others, rest, strict=True):
                 of_others[name].index_add_(0, blocks.rows, part / size)

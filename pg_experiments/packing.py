@@ -46,12 +46,12 @@ class Samples(Protocol):
         ...
 
     def passes_of(self, numbers_per_sample: int) -> Sequence[Pass]:
-        """The passes, smaller ones where a sample needs many numbers: sums are the same."""
+        """The passes, cut into smaller ones where a sample needs many numbers; where they are cut depends on no run."""
         ...
 
     @property
     def whole_runs(self) -> bool:
-        """Whether each run is in one pass, with all of its samples, and passes hold runs in their order."""
+        """Whether every run is one block, in the order of the runs, where a single pass holds them all."""
         ...
 
     def variance(self, x: Float[Tensor, " samples"]) -> Float[Tensor, " runs"]:

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -14,10 +15,12 @@ from hydra.core.global_hydra import GlobalHydra
 from torch import Generator, Tensor
 
 from pg_experiments import ConfigError, compose, load_policy, train
+from pg_experiments.batch import Batch, parameters_of
+from pg_experiments.dense import Dense
 from pg_experiments.envs.spaces import observations_of
 from pg_experiments.packing import NUMBERS_AT_ONCE, SAMPLES_AT_ONCE, Packing
 from pg_experiments.policies.convolution import CNN, Convolution, Convolutions
-from pg_experiments.policies.networks import ACTIVATIONS, MLP, Network
+from pg_experiments.policies.networks import ACTIVATIONS, MLP, Network, layers_of
 from pg_experiments.runs import build, stack
 from pg_experiments.sizing import learner_bytes
 from pg_experiments.train import main as train_main
@@ -96,6 +99,25 @@ def test_a_cnn_equals_torchs_convolutions_with_their_gradients(sizes: Any, activ
     of_expected = torch.autograd.grad((expected * weight).sum(), [x, *leaves.values()])
     for one, other in zip(of_found, of_expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+@every_network
+@every_activation
+@pytest.mark.parametrize("samples", [1, 6, 8])
+def test_the_tangent_of_a_cnn_is_the_jacobian_times_the_change(sizes: Any, activation: str, samples: int) -> None:
+    """Autograd over the reference."""
+    network, parameters = make_cnn(sizes, activation, torch.float64)
+    change = {name: random_numbers(*part.shape, dtype=torch.float64, seed=5) for name, part in parameters.items()}
+    x = random_numbers(RUNS, samples, int(np.prod(sizes[0])), dtype=torch.float64)
+    _, expected = torch.autograd.functional.jvp(
+        lambda *parts: reference(sizes, activation, dict(zip(parameters, parts, strict=True)), x),
+        tuple(parameters.values()),
+        tuple(change.values()),
+    )
+    layers = layers_of(network, parameters)
+    found = network.tangent(layers, network.forward(layers, x), layers_of(network, change), samples)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+    assert (expected != 0).any()
 
 
 @pytest.mark.parametrize("sizes", NETWORKS[:2], ids=str)
@@ -188,6 +210,21 @@ def test_both_kinds_of_network_offer_what_training_needs(network: Any) -> None:
     assert weights == network.shapes
 
 
+def test_passes_of_equally_many_samples_hold_each_once_and_cut_only_runs_that_are_too_large() -> None:
+    samples = Dense(3, 500)
+    for numbers in (1, SAMPLES_AT_ONCE, NUMBERS_AT_ONCE // 500, NUMBERS_AT_ONCE // 499, NUMBERS_AT_ONCE):
+        passes = samples.passes_of(numbers)
+        ends = [each.samples.stop for each in passes]
+        assert [each.samples.start for each in passes] == [0, *ends[:-1]]
+        assert ends[-1] == 1500
+        for each in passes:
+            runs = torch.arange(1500)[each.samples] // 500
+            assert torch.equal(runs, each.rows.repeat_interleave(len(runs) // len(each.rows)))
+            assert len(runs) * numbers <= NUMBERS_AT_ONCE
+        is_whole = all((each.samples.stop - each.samples.start) % 500 == 0 for each in passes)
+        assert samples.is_whole(numbers) is is_whole
+
+
 def test_passes_are_cut_where_samples_are_large_and_hold_the_same_blocks() -> None:
     running = torch.ones(3, 500, 4, dtype=torch.bool)
     packing = Packing.of(running, torch.float32)
@@ -252,6 +289,30 @@ def test_stacked_frames_are_stacked_channels_the_oldest_first() -> None:
 def test_a_cnn_that_cannot_be_is_told_before_any_work(overrides: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
         build(stack([compose(*overrides)]))
+
+
+FEW = "algorithm.conjugate_gradient_iterations=3"  # each makes rounding larger
+
+
+@pytest.mark.parametrize("own", [("actor_critic",), ("ppo",), ("npg", FEW), ("trpo", FEW)], ids=lambda own: own[0])
+def test_rollouts_that_are_too_large_are_learned_from_in_parts(own: Any, monkeypatch: Any) -> None:
+    """Sums in another order: equal but for rounding, which a few steps do not let grow."""
+    sizes = ("env.num_envs=3", "algorithm.rollout_steps=11", "total_env_steps=66", "dtype=float64")
+    config = compose("policy=softmax", *CATCH, f"algorithm={own[0]}", *own[1:], *sizes)
+
+    def parameters_after_training() -> dict[str, Tensor]:
+        batch = Batch([config, replace(config, seed=1)])
+        for _ in range(2):
+            batch.iterate()
+        return parameters_of(batch.state())
+
+    whole = parameters_after_training()
+    for module in ("dense", "advantages"):
+        monkeypatch.setattr(f"pg_experiments.{module}.NUMBERS_AT_ONCE", 2000)
+    parts = parameters_after_training()
+    assert not Dense(2, 33).is_whole(250)
+    for name, expected in whole.items():
+        torch.testing.assert_close(parts[name], expected, rtol=0, atol=1e-11)
 
 
 def test_an_mlp_sees_an_image_as_a_vector_and_a_cnn_sees_normalised_ones() -> None:

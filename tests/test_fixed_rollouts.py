@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from golden import options
 from small_mdp import SmallMDP, completed
 from test_resume import StopsAt, outcome
 from test_runs_are_independent import ALGORITHMS
@@ -17,6 +18,7 @@ from pg_experiments import ConfigError, compose, load_policy, train
 from pg_experiments.batch import Batch
 from pg_experiments.config import Config
 from pg_experiments.envs.cartpole import CartPole
+from pg_experiments.envs.interface import DiscreteActions
 from pg_experiments.envs.restarting import restarted, tensors_of
 from pg_experiments.fixed_rollout import FixedRollout
 from pg_experiments.rollout import Episodes, Trajectory
@@ -66,6 +68,15 @@ KINDS = {  # native, not native, and with every kind of wrapper around
         "env.wrappers=[{stack_frames:{frames:2}},time_awareness,{repeat_action:{times:3}},normalize_return]",
     ),
     "limited": ("policy=softmax", "env=cartpole", "env.step_seconds=60"),
+    "limited_envpool": ("policy=softmax", "env=cartpole", "env.backend=envpool", "env.step_seconds=60"),
+    "bioreactor": ("policy=gaussian", "env=bioreactor", "env.max_episode_steps=17"),
+    "images": (
+        "policy=softmax",
+        "env=gymnasium",
+        "env.id=image_envs:Catch-v0",
+        "policy.network=cnn",
+        "baseline.network=cnn",
+    ),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -171,7 +182,7 @@ def test_a_restart_begins_episodes_where_they_are_over_and_nowhere_else(kind: st
     assert torch.equal(observation[over], expected[over])
     observation = torch.where(over[..., None], observation, before)
     action = (
-        torch.zeros(2, 3, dtype=torch.long) if "pendulum" not in kind and "box" not in kind else torch.ones(2, 3, 1)
+        torch.zeros(2, 3, dtype=torch.long) if isinstance(env.spec.actions, DiscreteActions) else torch.ones(2, 3, 1)
     )
     after = env.step(state, action, torch.ones(2, 3, dtype=torch.bool))
     together = torch.where(over[..., None], fresh, noise)
@@ -245,7 +256,7 @@ def test_an_iteration_in_which_no_episode_finished_leaves_the_cells_of_episodes_
 
 
 @every_algorithm
-@pytest.mark.parametrize("baseline", ["none", "batch_mean", "leave_one_out"])
+@pytest.mark.parametrize("baseline", [name for name in options("baseline") if name != "value_network"])
 def test_a_baseline_without_a_value_of_the_state_is_refused_with_the_fitting_one(algorithm: str, baseline: str):
     config = compose("policy=softmax", "env=cartpole", f"algorithm={algorithm}", f"baseline={baseline}")
     with pytest.raises(ConfigError, match=f"baseline={baseline}: .*{algorithm} continues .*; fitting: value_network"):

@@ -226,7 +226,12 @@ def test_a_run_whose_tries_all_fail_keeps_its_policy_while_others_step():
     [
         (("algorithm=trpo", "optimizer=adam"), "optimizer=Adam: would change the step .* fitting: sgd"),
         (("algorithm=trpo", "optimizer.momentum=0.9"), "optimizer=SGD with momentum: would change the step"),
-        (("algorithm=npg", "policy=tabular_softmax", "env=frozen_lake"), "policy=TabularSoftmax: has no network"),
+        (("algorithm=trpo", "optimizer.lr=1.5"), "optimizer.lr=1.5: must be at most 1"),
+        (("algorithm=trpo", "optimizer.schedule=kl_adaptive"), "optimizer.schedule=kl_adaptive: would change the step"),
+        (
+            ("algorithm=npg", "policy=tabular_softmax", "env=frozen_lake"),
+            r"policy=TabularSoftmax: has no network, .*policy.hidden_sizes=\[\] is a table, too",
+        ),
     ],
 )
 def test_what_a_natural_gradient_cannot_use_is_refused_with_what_fits(overrides, message):

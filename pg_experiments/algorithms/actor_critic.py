@@ -11,7 +11,7 @@ from pg_experiments.advantages import continuations, generalized_advantages
 from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.baselines.interface import ValueFunction
 from pg_experiments.dense import Dense
-from pg_experiments.gradients import network_gradients, score_gradients
+from pg_experiments.gradients import network_gradients, outputs, score_gradients
 from pg_experiments.metrics import explained_variance
 from pg_experiments.optimizers import Learner, schedule_factors
 from pg_experiments.packing import Pass
@@ -100,7 +100,12 @@ class ActorCritic:
             return value_gradient(output, blocks)
 
         network, of_values = baseline.network, baseline_learner.parameters
-        found = network_gradients(network, of_values, samples, observation, first_gradient)
+        if samples.is_whole(network.numbers_per_sample):
+            found = network_gradients(network, of_values, samples, observation, first_gradient)
+        else:  # no pass sees a whole rollout, from whose end advantages are added up: the values come first
+            value = outputs(network, of_values, samples, observation)[:, 0]
+            find_advantages(value.view(runs, -1), Pass(torch.arange(runs), slice(None)))
+            found = network_gradients(network, of_values, samples, observation, value_gradient)
         baseline_norm, _ = baseline_learner.step(found, progress)
         for _ in range(baseline.updates_per_iteration - 1):
             baseline_learner.step(network_gradients(network, of_values, samples, observation, value_gradient), progress)

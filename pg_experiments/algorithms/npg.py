@@ -90,7 +90,10 @@ class NPG:
 def check_policy(policy: Policy, algorithm: str) -> None:
     """Raise a `ConfigError` for a policy whose Fisher matrix is not known through the output of one network."""
     if not isinstance(policy, NetworkPolicy):
-        reason = f"has no network, through which {algorithm} finds its Fisher matrix; fitting: softmax, gaussian"
+        reason = (
+            f"has no network, through which {algorithm} finds its Fisher matrix; fitting: softmax, gaussian "
+            "(policy=softmax policy.hidden_sizes=[] is a table, too)"
+        )
         raise ConfigError("policy", type(policy).__name__, reason)
 
 
@@ -102,14 +105,14 @@ class Direction:
         samples: of the rollout.
         weight: advantage of each sample, normalised where that is asked for.
         direction: x above.
-        slope: gᵀ x, how fast the objective rises along x.
+        gradient: g above.
         curvature: xᵀ(F + damping) x.
     """
 
     samples: Dense
     weight: Float[Tensor, " samples"]
     direction: Float[Tensor, "runs numbers"]
-    slope: Float[Tensor, " runs"]
+    gradient: Float[Tensor, "runs numbers"]
     curvature: Float[Tensor, " runs"]
     metrics: dict[str, Float[Tensor, " runs"]]
 
@@ -153,7 +156,7 @@ def natural_direction(
         "gradient/norm": gradient.square().sum(1).sqrt(),
         "policy/predicted_kl": curvature / 2,
     }
-    return Direction(samples, weight, direction, (gradient * direction).sum(1), curvature, metrics)
+    return Direction(samples, weight, direction, gradient, curvature, metrics)
 
 
 def fit_values(

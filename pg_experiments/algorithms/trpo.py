@@ -12,6 +12,7 @@ from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.algorithms.npg import Direction, check_policy, fit_values, natural_direction
 from pg_experiments.baselines.interface import ValueFunction
 from pg_experiments.errors import ConfigError
+from pg_experiments.gradients import passes_for
 from pg_experiments.natural_gradient import as_parameters, as_vector
 from pg_experiments.optimizers import KL_ADAPTIVE, Learner, OptimizerSettings
 from pg_experiments.policies.interface import NetworkPolicy, Policy
@@ -65,6 +66,9 @@ class TRPO:
         if optimizer.schedule == KL_ADAPTIVE:
             reason = "would change the step that the trust region allows; must be constant, linear or cosine"
             raise ConfigError("optimizer.schedule", KL_ADAPTIVE, reason)
+        if (largest := max(optimizer.lr.tolist())) > 1:
+            reason = "must be at most 1: it is the part of the accepted step that is taken"
+            raise ConfigError("optimizer.lr", largest, reason)
 
     def learn(
         self,
@@ -130,7 +134,7 @@ def _outcome(
     samples = found.samples
     observation, action = samples.pack(trajectory.observation), samples.pack(trajectory.action)
     gain, divergence = torch.empty_like(found.weight), torch.empty_like(found.weight)
-    for blocks in samples.passes:
+    for blocks in passes_for(policy, samples):
         before, after = (
             policy({name: part.index_select(0, blocks.rows) for name, part in each.items()}, blocks.of(observation))
             for each in (old, new)

@@ -98,7 +98,7 @@ class LimitedEnv:
 
     def _restart(self, state: EnvState, over: Bool[Tensor, "runs envs"], noise: Tensor) -> tuple[EnvState, Tensor]:
         with self._in_time():
-            return self._env.restart(state, over, noise)  # type: ignore[attr-defined]
+            return self.inner.restart(state, over, noise)  # type: ignore[attr-defined]
 
     def select(self, state: EnvState, rows: Int64[Tensor, " rows"]) -> EnvState:
         return self.inner.select(state, rows)

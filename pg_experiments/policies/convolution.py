@@ -200,15 +200,17 @@ class CNN:
             images = part.output_images(output, samples)
         return values + self.head.forward(layers[len(self.parts) :], images.flatten(2).contiguous())
 
-    def tangent(self, layers: Layers, values: Sequence[Tensor], change: Layers) -> Float[Tensor, "runs samples out"]:
+    def tangent(
+        self, layers: Layers, values: Sequence[Tensor], change: Layers, samples: int
+    ) -> Float[Tensor, "runs samples out"]:
         """How the output changes with the weights and biases, to first order: the Jacobian times their change.
 
         Args:
             layers, values: given to and by `forward`.
             change: of every layer.
+            samples: how many there are, without what fills up.
         """
         count, images = len(self.parts), torch.empty(0)
-        samples = values[0].shape[1] // self.parts[0].positions
         for place, part in enumerate(self.parts):
             (weight, _), (weight_change, bias_change) = layers[place], change[place]
             before = product(values[2 * place], weight_change, bias_change)
@@ -216,7 +218,8 @@ class CNN:
                 before = before + product(part.patches(images), weight, torch.zeros_like(bias_change))
             of_output = ACTIVATIONS[self.activation].gradient(before, values[2 * place + 1])
             images = part.output_images(of_output, samples)
-        return self.head.tangent(layers[count:], values[2 * count :], change[count:], images.flatten(2).contiguous())
+        of_x = pad_to_lane(pad_to_lane(images.flatten(2), -1), -2)
+        return self.head.tangent(layers[count:], values[2 * count :], change[count:], samples, of_x)
 
     def backward(
         self, layers: Layers, values: Sequence[Tensor], gradient: Float[Tensor, "runs samples out"], for_x: bool = False

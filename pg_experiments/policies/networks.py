@@ -89,7 +89,9 @@ class Network(Protocol):
         """Everything that `backward` needs, the output last; every size a multiple of 4."""
         ...
 
-    def tangent(self, layers: Layers, values: Sequence[Tensor], change: Layers) -> Float[Tensor, "runs samples out"]:
+    def tangent(
+        self, layers: Layers, values: Sequence[Tensor], change: Layers, samples: int
+    ) -> Float[Tensor, "runs samples out"]:
         """How the output changes with the weights and biases, to first order: the Jacobian times their change."""
         ...
 
@@ -193,14 +195,15 @@ class MLP:
         return values
 
     def tangent(
-        self, layers: Layers, values: Sequence[Tensor], change: Layers, of_x: Tensor | None = None
+        self, layers: Layers, values: Sequence[Tensor], change: Layers, samples: int, of_x: Tensor | None = None
     ) -> Float[Tensor, "runs samples out"]:
         """How the output changes with the weights and biases, to first order: the Jacobian times their change.
 
         Args:
             layers, values: given to and by `forward`.
             change: of every layer.
-            of_x: change of the input; None: none.
+            samples: how many there are, without what fills up.
+            of_x: change of the input, every size a multiple of 4; None: none.
         """
         for layer, ((weight, _), (weight_change, bias_change)) in enumerate(zip(layers, change, strict=True)):
             before = product(values[layer], weight_change, bias_change)
@@ -209,7 +212,7 @@ class MLP:
             is_hidden = layer < len(layers) - 1
             of_x = ACTIVATIONS[self.activation].gradient(before, values[layer + 1]) if is_hidden else before
         assert of_x is not None
-        return of_x
+        return crop(crop(of_x, -2, samples), -1, self.output_size)
 
     def backward(
         self, layers: Layers, values: Sequence[Tensor], gradient: Float[Tensor, "runs samples out"], for_x: bool = False
