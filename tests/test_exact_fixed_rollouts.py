@@ -4,23 +4,36 @@ Every possible rollout of a small decision process is a run of one batch; its gr
 What that must be comes from dynamic programming over (state, step of the episode, step of the rollout).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from golden import options
 from small_mdp import ENDS_AT_DIFFERENT_TIMES, NEVER_TERMINATES, SmallMDP
-from test_exact_gradient import RecordingLearner, random_parameters
+from test_exact_gradient import (
+    POLICIES,
+    RecordingLearner,
+    Setting,
+    gradient_by_step,
+    gradient_of,
+    make_policy,
+    random_parameters,
+    weighted_sum,
+)
 from torch import Generator, Tensor
 
 from pg_experiments import ConfigError, compose
 from pg_experiments.algorithms.actor_critic import ActorCritic
 from pg_experiments.algorithms.interface import Iteration
+from pg_experiments.algorithms.npg import NPG
 from pg_experiments.algorithms.ppo import PPO
+from pg_experiments.algorithms.trpo import TRPO
 from pg_experiments.baselines.value_network import ValueNetwork
+from pg_experiments.natural_gradient import as_parameters, as_vector
 from pg_experiments.optimizers import Learner, OptimizerSettings
-from pg_experiments.policies.softmax import Softmax, TabularSoftmax
+from pg_experiments.policies.softmax import Softmax
 from pg_experiments.rollout import Episodes, Trajectory
 from pg_experiments.runs import build, stack
 
@@ -106,17 +119,45 @@ def ppo(rows: int, numbers: Numbers, **options: Any) -> PPO:
     return PPO(rollout_steps=STEPS, **{"entropy_schedule": "constant", **defaults, **options}, **own)
 
 
+def natural(rows: int, numbers: Numbers, **options: Any) -> dict[str, Any]:
+    """What both natural gradients take. With this damping, x is g times a number: F no longer matters."""
+    own = {name: torch.full((rows,), value, dtype=torch.float64) for name, value in vars(numbers).items()}
+    assert not own.pop("entropy_coefficient").any()
+    own["damping"] = torch.full((rows,), 1e15, dtype=torch.float64)
+    return {"rollout_steps": STEPS, "conjugate_gradient_iterations": 3, "normalize_advantage": False, **own, **options}
+
+
+def npg(rows: int, numbers: Numbers, **options: Any) -> NPG:
+    return NPG(**natural(rows, numbers, **options))
+
+
+def trpo(rows: int, numbers: Numbers, **options: Any) -> TRPO:
+    target_kl = torch.full((rows,), 0.01, dtype=torch.float64)
+    return TRPO(**natural(rows, numbers, **options), target_kl=target_kl, line_search_steps=3)
+
+
+ALGORITHMS = {"actor_critic": actor_critic, "ppo": ppo, "npg": npg, "trpo": trpo}
+FITTING = [
+    (policy, algorithm)
+    for policy in POLICIES
+    for algorithm in ALGORITHMS
+    if policy != "tabular_softmax" or algorithm in ("actor_critic", "ppo")  # the others need a network
+]
+every_fitting = pytest.mark.parametrize(("policy", "algorithm"), FITTING)
+
+
 def first_gradients(
-    mdp: SmallMDP, algorithm: Any, parameters: dict[str, Tensor], value: Tensor, rollouts: list[Played]
+    mdp: SmallMDP, algorithm: Any, policy: str, parameters: dict[str, Tensor], value: Tensor, rollouts: list[Played]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Iteration]:
     """The first gradients of policy (upwards) and value function (downwards) from every rollout, one a row."""
     rows = len(rollouts)
+    parameters = {name: part.expand(rows, *part.shape).clone() for name, part in parameters.items()}
     baseline = ValueNetwork(mdp.spec, (), "relu", 1, settings(rows))
     of_values = {"layer0.weight": value[None, :, None].repeat(rows, 1, 1), "layer0.bias": value.new_zeros(rows, 1)}
     learners = RecordingLearner(settings(rows), parameters), RecordingLearner(settings(rows), of_values)
     generators = [Generator().manual_seed(row) for row in range(rows)]
     iteration = algorithm.learn(
-        TabularSoftmax(mdp.spec),
+        make_policy(policy, mdp),
         learners[0],
         baseline,
         learners[1],
@@ -125,22 +166,34 @@ def first_gradients(
         torch.zeros(rows, dtype=torch.float64),
         generators,
     )
-    return {name: -part for name, part in learners[0].gradients.items()}, learners[1].gradients, iteration
+    upwards = {name: -part for name, part in learners[0].gradients.items()}
+    if isinstance(algorithm, NPG | TRPO):  # it steps along g, and tells how long that is
+        step = as_vector(upwards)
+        length = step.norm(dim=1, keepdim=True)
+        unit = torch.where(length > 0, step / length, 0.0)
+        upwards = as_parameters(unit * iteration.metrics["gradient/norm"][:, None], upwards)
+    return upwards, learners[1].gradients, iteration
 
 
-def expected_gradient(mdp: SmallMDP, algorithm: Any, table: Tensor, value: Tensor) -> Tensor:
+def softmax_of(mdp: SmallMDP, policy: str, parameters: dict[str, Tensor]) -> Tensor:
+    """π(a | s), `[states, actions]`, by plain torch."""
+    return POLICIES[policy][1](parameters, len(mdp.following)).softmax(-1)
+
+
+def expected_gradient(
+    mdp: SmallMDP, make_algorithm: Any, numbers: Numbers, policy: str, parameters: dict[str, Tensor], value: Tensor
+) -> dict[str, Tensor]:
     rollouts = every_rollout(mdp)
-    gradient, _, _ = first_gradients(
-        mdp, algorithm, {"table": table.expand(len(rollouts), -1, -1).clone()}, value, rollouts
-    )
-    softmax = table.softmax(-1)
+    algorithm = make_algorithm(len(rollouts), numbers)
+    gradient, _, _ = first_gradients(mdp, algorithm, policy, parameters, value, rollouts)
+    softmax = softmax_of(mdp, policy, parameters)
     chances = [
         played.chance * torch.stack([softmax[state, action] for state, action, *_ in played.steps]).prod(0)
         for played in rollouts
     ]
     weights = torch.stack(chances)
     torch.testing.assert_close(weights.sum(), torch.ones((), dtype=torch.float64), **TOLERANCE)
-    return torch.tensordot(weights, gradient["table"], 1)
+    return {name: torch.tensordot(weights, part, 1) for name, part in gradient.items()}
 
 
 def value_of_policy(mdp: SmallMDP, softmax: Tensor, numbers: Numbers) -> Tensor:
@@ -156,15 +209,22 @@ def value_of_policy(mdp: SmallMDP, softmax: Tensor, numbers: Numbers) -> Tensor:
     return torch.linalg.solve(torch.eye(states, dtype=torch.float64) - numbers.gamma * move, reward)
 
 
-def by_dynamic_programming(mdp: SmallMDP, table: Tensor, value: Tensor, numbers: Numbers, continuing: Tensor) -> Tensor:
+def by_dynamic_programming(
+    mdp: SmallMDP,
+    policy_name: str,
+    parameters: dict[str, Tensor],
+    value: Tensor,
+    numbers: Numbers,
+    continuing: Tensor,
+) -> dict[str, Tensor]:
     """Mean over the steps of Σ P(state, episode step) Σ over actions of ∇π(a|s) E[λ-return | ...].
 
     Args:
         value: V in the λ-return inside of episodes.
         continuing: V at truncations and at the cut.
     """
-    leaf = table.clone().requires_grad_()
-    policy = leaf.softmax(-1)
+    leaves = {name: part.clone().requires_grad_() for name, part in parameters.items()}
+    policy = softmax_of(mdp, policy_name, leaves)
     states, limit, detached = len(mdp.following), mdp.max_episode_steps, policy.detach()
     later = torch.zeros(states, limit, dtype=torch.float64)  # expected λ-return of the next step of the rollout
     credits = []
@@ -200,11 +260,11 @@ def by_dynamic_programming(mdp: SmallMDP, table: Tensor, value: Tensor, numbers:
                     else:
                         following_chance[following, played + 1] += share
         chance = following_chance
-    return torch.autograd.grad(surrogate / STEPS, leaf)[0]
+    return gradient_of(surrogate / STEPS, leaves)
 
 
-def random_table(mdp: SmallMDP) -> Tensor:
-    return random_parameters(TabularSoftmax(mdp.spec), 1)["table"][0]
+def some_parameters(mdp: SmallMDP, policy: str) -> dict[str, Tensor]:
+    return {name: part[0] for name, part in random_parameters(make_policy(policy, mdp), 1).items()}
 
 
 def random_value(mdp: SmallMDP) -> Tensor:
@@ -214,55 +274,103 @@ def random_value(mdp: SmallMDP) -> Tensor:
 # --- expectations -----------------------------------------------------------------------------------------------------
 
 
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for part_name, part in expected.items():
+        torch.testing.assert_close(found[part_name], part, **TOLERANCE)
+        assert (part != 0).any()
+
+
+def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    return max(float((part - other[part_name]).abs().max()) for part_name, part in one.items())
+
+
 @every_mdp
-@pytest.mark.parametrize("make_algorithm", [actor_critic, ppo])
+@every_fitting
 @pytest.mark.parametrize("gae_lambda", [1.0, 0.6, 0.0])
 def test_with_the_values_of_the_policy_the_expected_gradient_is_exact_for_every_lambda(
-    name, make_algorithm, gae_lambda
+    name, policy, algorithm, gae_lambda
 ):
     mdp, numbers = MDPS[name], Numbers(gae_lambda=gae_lambda)
-    table = random_table(mdp)
-    value = value_of_policy(mdp, table.softmax(-1), numbers)
-    found = expected_gradient(mdp, make_algorithm(len(every_rollout(mdp)), numbers), table, value)
+    parameters = some_parameters(mdp, policy)
+    value = value_of_policy(mdp, softmax_of(mdp, policy, parameters), numbers)
+    found = expected_gradient(mdp, ALGORITHMS[algorithm], numbers, policy, parameters, value)
     # with λ = 0 the dynamic program has one reward and V: the exact Q
-    exact = by_dynamic_programming(mdp, table, value, Numbers(gae_lambda=0.0), value)
-    torch.testing.assert_close(found, exact, **TOLERANCE)
-    assert (exact != 0).any()
+    assert_equal(found, by_dynamic_programming(mdp, policy, parameters, value, Numbers(gae_lambda=0.0), value))
 
 
 @every_mdp
-@pytest.mark.parametrize("make_algorithm", [actor_critic, ppo])
+@every_fitting
 @pytest.mark.parametrize("gae_lambda", [1.0, 0.6, 0.0])
-def test_with_other_values_the_bias_is_that_of_the_lambda_return(name, make_algorithm, gae_lambda):
+def test_with_other_values_the_bias_is_that_of_the_lambda_return(name, policy, algorithm, gae_lambda):
     mdp, numbers = MDPS[name], Numbers(gae_lambda=gae_lambda)
-    table, value = random_table(mdp), random_value(mdp)
-    found = expected_gradient(mdp, make_algorithm(len(every_rollout(mdp)), numbers), table, value)
-    expected = by_dynamic_programming(mdp, table, value, numbers, value)
-    torch.testing.assert_close(found, expected, **TOLERANCE)
-    true = value_of_policy(mdp, table.softmax(-1), numbers)
-    unbiased = by_dynamic_programming(mdp, table, true, numbers, true)
-    assert (found - unbiased).abs().max() > 1e-3, "there is a bias"
-    only_the_cut = by_dynamic_programming(mdp, table, true, numbers, value)
-    assert torch.allclose(found, only_the_cut, atol=1e-12) is (gae_lambda == 1.0), "λ = 1: only the cut is off"
+    parameters, value = some_parameters(mdp, policy), random_value(mdp)
+    found = expected_gradient(mdp, ALGORITHMS[algorithm], numbers, policy, parameters, value)
+    assert_equal(found, by_dynamic_programming(mdp, policy, parameters, value, numbers, value))
+    true = value_of_policy(mdp, softmax_of(mdp, policy, parameters), numbers)
+    unbiased = by_dynamic_programming(mdp, policy, parameters, true, numbers, true)
+    assert largest_difference(found, unbiased) > 1e-3, "there is a bias"
+    only_the_cut = by_dynamic_programming(mdp, policy, parameters, true, numbers, value)
+    assert (largest_difference(found, only_the_cut) < 1e-12) is (gae_lambda == 1.0), "λ = 1: only the cut is off"
 
 
 @every_mdp
-@pytest.mark.parametrize("make_algorithm", [actor_critic, ppo])
-def test_normalised_advantages_and_the_entropy_bonus_are_what_their_formulas_say(name, make_algorithm):
-    mdp, numbers = MDPS[name], Numbers(gae_lambda=0.7, entropy_coefficient=0.3)
-    table, value, rollouts = random_table(mdp), random_value(mdp), every_rollout(mdp)[::7]
-    parameters = {"table": table.expand(len(rollouts), -1, -1).clone()}
-    algorithm = make_algorithm(len(rollouts), numbers, normalize_advantage=True)
-    found, _, iteration = first_gradients(mdp, algorithm, parameters, value, rollouts)
+@every_fitting
+def test_values_at_limits_and_cuts_add_exactly_what_they_are_discounted_to(name, policy, algorithm):
+    """The bias of continuing a truncated episode, for who wants the return within the limit: λ = 1, V against 0."""
+    mdp, numbers = MDPS[name], Numbers()
+    parameters, value = some_parameters(mdp, policy), random_value(mdp)
+    with_values, without = (
+        expected_gradient(mdp, ALGORITHMS[algorithm], numbers, policy, parameters, each)
+        for each in (value, torch.zeros_like(value))
+    )
+    bias = {part_name: part - without[part_name] for part_name, part in with_values.items()}
+    no_reward = replace(numbers, reward_scale=0.0)
+    assert_equal(bias, by_dynamic_programming(mdp, policy, parameters, value, no_reward, value))
+
+
+@every_fitting
+def test_without_values_the_steps_of_an_episode_count_as_those_of_reinforce_without_their_discount(policy, algorithm):
+    """What leaving out γᵗ does, step by step: a rollout is one whole episode, and the beginning of another."""
+    mdp, numbers = NEVER_TERMINATES, Numbers()
+    parameters, limit = some_parameters(mdp, policy), mdp.max_episode_steps
+    assert limit < STEPS < 2 * limit
+    nothing = torch.zeros(len(mdp.following), dtype=torch.float64)
+    found = expected_gradient(mdp, ALGORITHMS[algorithm], numbers, policy, parameters, nothing)
+    setting = Setting(numbers.gamma, numbers.reward_scale)
+    parts = [
+        part
+        for length in (limit, STEPS - limit)
+        for part in gradient_by_step(replace(mdp, max_episode_steps=length), policy, parameters, setting)
+    ]
+    assert_equal(found, weighted_sum(parts, [1 / STEPS] * STEPS))
+    discounts = [numbers.gamma**step for length in (limit, STEPS - limit) for step in range(length)]
+    with_discount = weighted_sum(parts, [discount / STEPS for discount in discounts])
+    assert largest_difference(found, with_discount) > 1e-3, "leaving it out is of effect"
+
+
+def test_every_algorithm_with_fixed_rollouts_has_its_expected_gradient_tested():
+    assert {"reinforce", *ALGORITHMS} == set(options("algorithm"))
+
+
+@every_mdp
+@every_fitting
+def test_normalised_advantages_and_the_entropy_bonus_are_what_their_formulas_say(name, policy, algorithm):
+    coefficient = 0.3 if algorithm in ("actor_critic", "ppo") else 0.0
+    mdp, numbers = MDPS[name], Numbers(gae_lambda=0.7, entropy_coefficient=coefficient)
+    parameters, value, rollouts = some_parameters(mdp, policy), random_value(mdp), every_rollout(mdp)[::7]
+    made = ALGORITHMS[algorithm](len(rollouts), numbers, normalize_advantage=True)
+    found, _, iteration = first_gradients(mdp, made, policy, parameters, value, rollouts)
     for row, played in enumerate(rollouts):
-        leaf = table.clone().requires_grad_()
-        log_policy = leaf.log_softmax(-1)
+        leaves = {part_name: part.clone().requires_grad_() for part_name, part in parameters.items()}
+        log_policy = softmax_of(mdp, policy, leaves).log()
         advantage = torch.tensor(advantages(played, value, numbers), dtype=torch.float64)
         weight = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
         chosen = torch.stack([log_policy[state, action] for state, action, *_ in played.steps])
         entropy = torch.stack([-(log_policy[state].exp() * log_policy[state]).sum() for state, *_ in played.steps])
-        objective = (chosen * weight + 0.3 * entropy).mean()
-        torch.testing.assert_close(found["table"][row], torch.autograd.grad(objective, leaf)[0], **TOLERANCE)
+        expected = gradient_of((chosen * weight + coefficient * entropy).mean(), leaves)
+        for part_name, part in expected.items():
+            torch.testing.assert_close(found[part_name][row], part, **TOLERANCE)
         torch.testing.assert_close(iteration.metrics["policy/entropy"][row], entropy.mean().detach(), **TOLERANCE)
 
 
@@ -279,17 +387,15 @@ def advantages(played: Played, value: Tensor, numbers: Numbers) -> list[float]:
 
 
 @every_mdp
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("normalize_advantage", [True, False])
-def test_the_first_gradients_of_ppo_are_those_of_actor_critic(name, normalize_advantage):
+def test_the_first_gradients_of_ppo_are_those_of_actor_critic(name, policy, normalize_advantage):
     mdp, numbers = MDPS[name], Numbers(gae_lambda=0.9, entropy_coefficient=0.2)
-    value, rollouts = random_value(mdp), every_rollout(mdp)
-    parameters = {"table": random_table(mdp).expand(len(rollouts), -1, -1).clone()}
-    results = [
-        first_gradients(
-            mdp, make(len(rollouts), numbers, normalize_advantage=normalize_advantage), parameters, value, rollouts
-        )
-        for make in (actor_critic, ppo)
-    ]
+    value, rollouts, parameters = random_value(mdp), every_rollout(mdp), some_parameters(mdp, policy)
+    results = []
+    for make_algorithm in (actor_critic, ppo):
+        made = make_algorithm(len(rollouts), numbers, normalize_advantage=normalize_advantage)
+        results.append(first_gradients(mdp, made, policy, parameters, value, rollouts))
     for one, other in zip(results[0][:2], results[1][:2], strict=True):
         for part in one:
             torch.testing.assert_close(one[part], other[part], **TOLERANCE)
