@@ -42,22 +42,28 @@ def native_steps(name: str, runs: int, envs: int) -> Steps:
     size, limit = env.spec.reset_noise_size, env.spec.max_episode_steps
     state, _ = env.reset(torch.rand(runs, envs, size, generator=generator))
     state = tuple(part.clone() for part in state)
-    begin = torch.randint(-limit, 0, (runs, envs), generator=generator)  # step at which each episode began
+    begin = torch.randint(-limit, 0, (runs * envs,), generator=generator)  # step at which each episode began
+    due = int(begin.min()) + limit  # the first step in which one can be truncated
     running = torch.ones(runs, envs, dtype=torch.bool)
     now = 0
 
     def steps(count: int) -> None:
-        nonlocal state, now
+        nonlocal state, now, due
         for _ in range(count):
             after = env.step(state, actions[now % ACTIONS], running)
             state, now = after.state, now + 1
-            ended = after.terminated.logical_or_(begin <= now - limit).nonzero(as_tuple=True)
-            if len(ended[0]):
-                fresh, observation = env.reset(torch.rand(1, len(ended[0]), size, generator=generator))
-                begin[ended] = now
-                after.observation[ended] = observation[0]
+            over = after.terminated.flatten()
+            if now >= due:
+                over = over.logical_or(begin <= now - limit)
+            ended = over.nonzero().flatten()
+            if len(ended):
+                fresh, observation = env.reset(torch.rand(1, len(ended), size, generator=generator))
+                begin.index_fill_(0, ended, now)
+                after.observation.flatten(0, 1).index_copy_(0, ended, observation[0])
                 for part, new in zip(state, fresh, strict=True):
-                    part[ended] = new[0]
+                    part.flatten(0, 1).index_copy_(0, ended, new[0])
+            if now >= due:
+                due = int(begin.min()) + limit
 
     return steps
 
