@@ -14,11 +14,12 @@ from pg_experiments.evaluating.on_the_way import check_video
 from pg_experiments.fixed_rollout import FixedRollout
 from pg_experiments.metrics import mean_kl
 from pg_experiments.monitoring import with_env_problems
-from pg_experiments.optimizers import KL_ADAPTIVE, Learner
+from pg_experiments.optimizers import Learner
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
 from pg_experiments.rollout import Episodes, Rollout, Trajectory
 from pg_experiments.runs import DTYPES, build, num_envs, stack
+from pg_experiments.schedules import KL_ADAPTIVE
 from pg_experiments.sizing import check_parameters_fit
 from pg_experiments.wrappers.learning import as_learned, first_statistics, of_the_policy
 
@@ -99,6 +100,7 @@ class Batch:
         learned, statistics = as_learned(parts, before, trajectory, own.numbers["env.gamma"])
         adapts = policy.settings.schedule == KL_ADAPTIVE
         old = {name: part.clone() for name, part in policy.parameters.items()} if adapts else {}
+        steps = list(policy.steps)
         iteration = parts.algorithm.learn(
             parts.trained_policy,
             policy,
@@ -111,7 +113,7 @@ class Batch:
         )
         if adapts:
             kl = mean_kl(parts.trained_policy, old, policy.parameters, learned)
-            policy.adapt(kl)
+            policy.adapt(kl, torch.tensor(policy.steps) > torch.tensor(steps))
             iteration = iteration._replace(metrics={**iteration.metrics, "policy/kl": kl})
         iteration = with_env_problems(iteration, trajectory, name_of(self.parts.env))
         self.policy.load(rows, policy.state())

@@ -76,6 +76,7 @@ class OptimizerConfig:
     schedule: str = checked("linear", one_of=(*SCHEDULES, "kl_adaptive"))
     target_kl: float = per_run(0.01, above=0)
     max_gradient_norm: float | None = per_run(None, above=0)
+    accumulate_gradients: int = checked(1, at_least=1, at_most=1_000_000)
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 

@@ -11,7 +11,7 @@ from functools import reduce
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 LANE = 4  # a slice of 4k x 4m float32 or float64 numbers fills whole cache lines of 64 bytes
@@ -109,6 +109,6 @@ def log_softmax(x: Float[Tensor, "*samples outputs"]) -> Float[Tensor, "*samples
     return _NarrowLogSoftmax.apply(x) if x.shape[-1] <= NARROW else torch.log_softmax(x, -1)
 
 
-def per_run(number: Float[Tensor, " runs"], like: Tensor) -> Tensor:
+def per_run(number: Shaped[Tensor, " runs"], like: Tensor) -> Tensor:
     """Reshape one number per run to `[runs, 1, 1, ...]`, to be broadcast against `like`."""
     return number.reshape(-1, *(1,) * (like.ndim - 1))

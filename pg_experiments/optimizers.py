@@ -1,7 +1,6 @@
 """torch's own element-wise optimizers with a learning rate, a schedule and a gradient norm limit per run."""
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,11 +10,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pg_experiments.errors import ConfigError, first_line
+from pg_experiments.exact import per_run
 from pg_experiments.policies.networks import FIXED, Parameters
+from pg_experiments.schedules import KL_ADAPTIVE, schedule_factors
 
 WHOLE = 64  # elements: a multiple of what torch computes at once, with any type
 TRIAL_STEPS = 30  # enough for a limit on step sizes to show
-KL_ADAPTIVE = "kl_adaptive"  # the schedule that looks at what a step did
 KL_FACTOR = 1.5  # that the learning rate is divided or multiplied by
 KL_LIMITS = (0.01, 100.0)  # that the product of all factors stays in
 FITTING = "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD"
@@ -24,8 +24,7 @@ FITTING = "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD
 def _spare_the_compiler() -> None:
     """Let torch's optimizers be made without importing torch's compiler, which takes a second and is not used.
 
-    `torch._disable_dynamo` imports it on the first call of what it wraps, only to find out how not to compile it; it
-    looks for an answer kept on the function first. Where a release of torch does otherwise, nothing happens.
+    `torch._disable_dynamo` imports it to find out how not to compile what it wraps, unless the function has an answer.
     """
     function = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     setattr(function, "__dynamo_disable", function)
@@ -40,24 +39,6 @@ def _step(optimizer: torch.optim.Optimizer) -> None:
     inspect.unwrap(type(optimizer).step)(optimizer)
 
 
-def schedule_factor(schedule: str, progress: float) -> float:
-    """What a learning rate is multiplied by after the fraction `progress` (0 to 1) of a run's env steps.
-
-    constant: 1. linear: 1 - p. cosine: (1 + cos πp) / 2 (Loshchilov and Hutter, 2017, arXiv:1608.03983, eq. 5).
-    """
-    progress = min(max(progress, 0.0), 1.0)
-    if schedule == "linear":
-        return 1 - progress
-    if schedule == "cosine":
-        return (1 + math.cos(math.pi * progress)) / 2
-    return 1.0
-
-
-def schedule_factors(schedule: str, progress: Float[Tensor, " runs"]) -> Float[Tensor, " runs"]:
-    """`schedule_factor` of every run."""
-    return progress.new_tensor([schedule_factor(schedule, value) for value in progress.tolist()])
-
-
 @dataclass(frozen=True)
 class OptimizerSettings:
     """Which optimizer, and its numbers per run.
@@ -69,6 +50,7 @@ class OptimizerSettings:
         schedule: see `schedule_factor`, or `kl_adaptive`, see `Learner.adapt`.
         max_gradient_norm: limit of the gradient's Euclidean norm; infinite: no limit.
         target_kl: of `kl_adaptive`, > 0, in nats.
+        accumulate: so many gradients of a run are averaged for one step.
     """
 
     torch_class: type[torch.optim.Optimizer]
@@ -77,6 +59,7 @@ class OptimizerSettings:
     schedule: str
     max_gradient_norm: Float[Tensor, " runs"]
     target_kl: Float[Tensor, " runs"] | None = None
+    accumulate: int = 1
 
     def select(self, rows: Int64[Tensor, " rows"]) -> "OptimizerSettings":
         """The settings of the given runs."""
@@ -137,7 +120,8 @@ class OptimizerSettings:
         optimizer = self._make([parameter], 1.0)
         _step(optimizer)
         state = optimizer.state[parameter].values()
-        return sum(isinstance(value, Tensor) and value.shape == parameter.shape for value in state)
+        kept = sum(isinstance(value, Tensor) and value.shape == parameter.shape for value in state)
+        return kept + (self.accumulate > 1)
 
     def _make(self, parameters: list[Tensor], lr: float) -> torch.optim.Optimizer:
         return self.torch_class(parameters, lr=lr, **self.arguments)  # type: ignore[call-arg]
@@ -161,14 +145,17 @@ class Learner:
         self.parameters = parameters
         self.steps = [0] * len(settings.lr)
         self.factor = torch.ones(len(settings.lr), dtype=torch.float64)
+        self._gathered = torch.zeros(len(settings.lr), dtype=torch.long)  # gradients since the last step, and their sum
+        gathers = settings.accumulate > 1
+        self._sum = {name: torch.zeros_like(part) for name, part in parameters.items() if gathers}
         # what torch keeps of each element, `[runs, elements]`, and of a tensor as a whole, here of a run, `[runs]`
         self._elements: dict[str, Tensor] = {}
         self._numbers: dict[str, Tensor] = {}
 
     def step(
-        self, gradients: Parameters, progress: Float[Tensor, " runs"]
+        self, gradients: Parameters, progress: Float[Tensor, " runs"], going: Bool[Tensor, " runs"] | None = None
     ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
-        """Change the parameters in place by one step.
+        """Change the parameters in place by one step, of runs that have gathered `accumulate` gradients.
 
         The gradient of a run whose norm is above its limit is scaled down to the limit. torch's optimizer then steps
         with learning rate 1, and each run keeps the fraction `lr` of its own step: new = old + lr · (stepped - old).
@@ -176,10 +163,40 @@ class Learner:
         Args:
             gradients: of the loss, for every parameter.
             progress: fraction of the run that is over, for the schedule.
+            going: the runs that take part, the others stay as they are; None: all.
 
         Returns:
-            The gradient norm before the limit, and the learning rate that was used.
+            The norm of the gradient, or of the mean so far, before the limit; and the learning rate.
         """
+        if self.settings.accumulate > 1:
+            gradients, going = self._gather(gradients, going)
+        if going is None:
+            return self._step(gradients, progress)
+        staying = (~going).nonzero()[:, 0]
+        kept = self.select(staying).state()
+        found = self._step(gradients, progress)
+        self.load(staying, kept)
+        return found
+
+    def _gather(
+        self, gradients: Parameters, going: Bool[Tensor, " runs"] | None
+    ) -> tuple[Parameters, Bool[Tensor, " runs"]]:
+        """Add the gradients of the runs that take part: their means so far, and the runs that have enough of them."""
+        taking = torch.ones_like(self._gathered, dtype=torch.bool) if going is None else going
+        self._gathered += taking
+        due = taking & (self._gathered == self.settings.accumulate)
+        means = {}
+        for name, total in self._sum.items():
+            total += torch.where(per_run(taking, total), gradients[name], 0.0)
+            means[name] = total / per_run(self._gathered.clamp(min=1).to(total.dtype), total)
+            total.masked_fill_(per_run(due, total), 0.0)
+        self._gathered[due] = 0
+        return means, due
+
+    def _step(
+        self, gradients: Parameters, progress: Float[Tensor, " runs"]
+    ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
+        """One step of all runs."""
         names = [name for name in self.parameters if FIXED not in name]  # the others would feel a weight decay
         sizes = [self.parameters[name][0].numel() for name in names]
         # as one tensor: fewer operations; filled up, so that torch computes all elements by the same code
@@ -187,19 +204,17 @@ class Learner:
         gradient = torch.cat([*(gradients[name].flatten(1) for name in names), filling], 1)
         old = torch.cat([*(self.parameters[name].flatten(1) for name in names), filling], 1)
         norm = gradient[:, : sum(sizes)].square().sum(1).sqrt()
-        limit = self.settings.max_gradient_norm.to(norm.dtype)
+        limit, schedule = self.settings.max_gradient_norm.to(norm.dtype), self.settings.schedule
         gradient *= torch.where(norm > limit, limit / norm, 1.0)[:, None]
-        adapts = self.settings.schedule == KL_ADAPTIVE
-        factors = self.factor if adapts else schedule_factors(self.settings.schedule, progress)
+        factors = self.factor if schedule == KL_ADAPTIVE else schedule_factors(schedule, progress)
         lr = self.settings.lr.to(norm.dtype) * factors.to(norm.dtype)
-        stepped = self._stepped(old, gradient)
-        new = old + (stepped - old) * lr[:, None]
+        new = old + (self._stepped(old, gradient) - old) * lr[:, None]
         for name, part in zip(names, new.split([*sizes, filling.shape[1]], 1), strict=False):
             self.parameters[name].copy_(part.view_as(self.parameters[name]))
         self.steps = [steps + 1 for steps in self.steps]
         return norm, lr
 
-    def adapt(self, kl: Float[Tensor, " runs"]) -> None:
+    def adapt(self, kl: Float[Tensor, " runs"], stepped: Bool[Tensor, " runs"]) -> None:
         """Let the learning rate of the next step follow what the last one did to the policy, as `kl_adaptive`.
 
         It is divided by 1.5 when the step was more than twice as large as wanted, multiplied by 1.5 when it was less
@@ -210,22 +225,13 @@ class Learner:
 
         Args:
             kl: mean KL divergence of the policy before the step from the one behind it, in nats.
+            stepped: the runs that have taken one.
         """
         assert self.settings.target_kl is not None
         target, kl = self.settings.target_kl, kl.double()
-        self.factor = torch.where(kl > 2 * target, self.factor / KL_FACTOR, self.factor)
-        self.factor = torch.where(kl < target / 2, self.factor * KL_FACTOR, self.factor).clamp(*KL_LIMITS)
-
-    def step_where(
-        self, going: Bool[Tensor, " runs"], gradients: Parameters, progress: Float[Tensor, " runs"]
-    ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
-        """`step`, for the runs that go on; the others stay as they are."""
-        staying = (~going).nonzero()[:, 0]
-        kept = self.select(staying).state() if len(staying) else None
-        found = self.step(gradients, progress)
-        if kept:
-            self.load(staying, kept)
-        return found
+        factor = torch.where(kl > 2 * target, self.factor / KL_FACTOR, self.factor)
+        factor = torch.where(kl < target / 2, factor * KL_FACTOR, factor).clamp(*KL_LIMITS)
+        self.factor = torch.where(stepped, factor, self.factor)
 
     def _stepped(
         self, old: Float[Tensor, "runs elements"], gradient: Float[Tensor, "runs elements"]
@@ -262,6 +268,8 @@ class Learner:
         chosen = Learner(self.settings.select(rows), {name: part[rows] for name, part in self.parameters.items()})
         chosen.steps = [self.steps[row] for row in rows.tolist()]
         chosen.factor = self.factor[rows]
+        chosen._gathered = self._gathered[rows]
+        chosen._sum = {name: part[rows] for name, part in self._sum.items()}
         chosen._elements = {key: part[rows] for key, part in self._elements.items()}
         chosen._numbers = {key: part[rows] for key, part in self._numbers.items()}
         return chosen
@@ -272,6 +280,8 @@ class Learner:
             "parameters": {name: part.clone() for name, part in self.parameters.items()},
             "steps": torch.tensor(self.steps),
             "factor": self.factor.clone(),
+            "gathered": self._gathered.clone(),
+            "sum": {name: part.clone() for name, part in self._sum.items()},
             "elements": {key: part.clone() for key, part in self._elements.items()},
             "numbers": {key: part.clone() for key, part in self._numbers.items()},
         }
@@ -280,7 +290,9 @@ class Learner:
         """Let the given runs go on from what `state` gave of them."""
         for row, steps in zip(rows.tolist(), state["steps"].tolist(), strict=True):
             self.steps[row] = steps
-        self.factor[rows] = state["factor"]
+        self.factor[rows], self._gathered[rows] = state["factor"], state["gathered"]
+        for name, part in self._sum.items():
+            part[rows] = state["sum"][name]
         for name, parameter in self.parameters.items():
             parameter[rows] = state["parameters"][name]
         for kind, kept in (("elements", self._elements), ("numbers", self._numbers)):

@@ -20,11 +20,12 @@ from pg_experiments.envs.interface import Env, EnvSpec
 from pg_experiments.envs.time_limit import limited
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest
 from pg_experiments.locate import locate
-from pg_experiments.optimizers import KL_ADAPTIVE, OptimizerSettings
+from pg_experiments.optimizers import OptimizerSettings
 from pg_experiments.policies.choice import as_arguments
 from pg_experiments.policies.fitting import check_policy_fits
 from pg_experiments.policies.interface import Policy
 from pg_experiments.randomness import check_streams
+from pg_experiments.schedules import KL_ADAPTIVE
 from pg_experiments.wrapper_config import read_wrappers
 from pg_experiments.wrappers.normalize_observation import NormalizedPolicy
 from pg_experiments.wrappers.rewards import RewardWrapper
@@ -218,7 +219,8 @@ def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor], check: 
     """The settings of an optimizer config, tried out if asked for."""
     items = _items(config)
     target = locate(f"{key}._target_", items.pop("_target_", "???"))
-    own = {name: items.pop(name) for name in ("lr", "schedule", "target_kl", "max_gradient_norm", "kwargs")}
+    names = ("lr", "schedule", "target_kl", "max_gradient_norm", "accumulate_gradients", "kwargs")
+    own = {name: items.pop(name) for name in names}
     if own["schedule"] == KL_ADAPTIVE and key != "optimizer":
         wanted = "must be constant, linear or cosine: only the policy's optimizer has a policy whose change is measured"
         raise ConfigError(f"{key}.schedule", KL_ADAPTIVE, wanted)
@@ -230,6 +232,7 @@ def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor], check: 
         schedule=own["schedule"],
         max_gradient_norm=numbers[f"{key}.max_gradient_norm"],
         target_kl=numbers[f"{key}.target_kl"],
+        accumulate=own["accumulate_gradients"],
     )
     if check:
         settings.check(key)

@@ -16,9 +16,10 @@ from pg_experiments.batch import Batch
 from pg_experiments.config import OptimizerConfig
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec
 from pg_experiments.metrics import mean_kl
-from pg_experiments.optimizers import KL_ADAPTIVE, Learner, OptimizerSettings, schedule_factor
-from pg_experiments.packing import Packing
+from pg_experiments.optimizers import Learner, OptimizerSettings
+from pg_experiments.rollout import Trajectory
 from pg_experiments.runs import make, stack
+from pg_experiments.schedules import KL_ADAPTIVE, schedule_factor
 
 SEED = 53
 RATES = [0.03, 0.003, 0.01, 0.0005]
@@ -168,22 +169,22 @@ def test_kl_adaptive_follows_what_the_last_step_did_run_by_run() -> None:
     """More than twice the target: divided by 1.5. Less than half: multiplied. Else, and when broken: as it was."""
     learner = adaptive()
     assert rates_of(learner) == pytest.approx(RATES, rel=1e-15)
-    learner.adapt(torch.tensor([0.0201, 0.0201, 0.0049, math.nan]))
+    learner.adapt(torch.tensor([0.0201, 0.0201, 0.0049, math.nan]), torch.ones(RUNS, dtype=torch.bool))
     assert rates_of(learner) == pytest.approx([0.03 / 1.5, 0.003, 0.01 * 1.5, 0.0005], rel=1e-15)
-    learner.adapt(torch.tensor([0.0199, 0.0, 0.5, 1.0]))
+    learner.adapt(torch.tensor([0.0199, 0.0, 0.5, 1.0]), torch.ones(RUNS, dtype=torch.bool))
     assert rates_of(learner) == pytest.approx([0.03 / 1.5, 0.003 * 1.5, 0.01, 0.0005], rel=1e-15)
 
 
 def test_kl_adaptive_stays_within_a_hundredth_and_a_hundred_times_the_rate() -> None:
     learner = adaptive()
     for _ in range(50):
-        learner.adapt(torch.tensor([0.0, 1.0, math.inf, 1.0]))
+        learner.adapt(torch.tensor([0.0, 1.0, math.inf, 1.0]), torch.ones(RUNS, dtype=torch.bool))
     assert rates_of(learner) == pytest.approx([3.0, 0.003 / 100, 0.01 / 100, 0.0005])
 
 
 def test_what_kl_adaptive_has_made_of_the_rate_is_selected_saved_and_loaded() -> None:
     learner = adaptive()
-    learner.adapt(torch.tensor([1.0, 0.0, 0.01, 0.0]))
+    learner.adapt(torch.tensor([1.0, 0.0, 0.01, 0.0]), torch.ones(RUNS, dtype=torch.bool))
     rates = rates_of(learner)
     assert rates_of(learner.select(torch.tensor([3, 0]))) == [rates[3], rates[0]]
     fresh = adaptive()
@@ -206,10 +207,11 @@ def test_the_measured_kl_is_torchs_over_the_samples_of_each_run(policy: str) -> 
     )
     length = torch.tensor([[90, 41], [3, 2]])
     running = torch.arange(90)[None, :, None] < length[:, None]
-    packing = Packing.of(running, torch.float64)
     state = torch.randint(3, running.shape, generator=generator)
     observation = torch.eye(3, dtype=torch.float64)[state]
-    found = mean_kl(made, before, after, packing, packing.pack(observation))
+    none = torch.zeros_like(running)
+    reward = torch.zeros(running.shape, dtype=torch.float64)
+    found = mean_kl(made, before, after, Trajectory(observation, state, reward, none, none, running))
     for run in range(2):
         seen = observation[run][running[run]][None]
         old, new = (made({name: part[run : run + 1] for name, part in own.items()}, seen) for own in (before, after))
@@ -418,3 +420,45 @@ def test_a_fixed_std_stays_as_it_is_under_any_weight_decay(optimizer: str) -> No
     (result,) = train([config])
     (log_std,) = (value for name, value in result.policy.named_buffers() if name == "fixed_log_std")
     assert log_std.item() == pytest.approx(math.log(0.3), abs=1e-7)
+
+
+# --- several gradients for one step -----------------------------------------------------------------------------------
+
+
+@every_optimizer
+def test_a_step_with_accumulated_gradients_is_that_along_their_mean(name: str) -> None:
+    """Runs that have begun at different times, and one that takes no part for a while, each with its own count."""
+    start, gathering = random_parameters(), 3
+    learner = Learner(replace(settings(*FITTING[name]), accumulate=gathering), {k: p.clone() for k, p in start.items()})
+    plain = Learner(settings(*FITTING[name]), {key: part.clone() for key, part in start.items()})
+    waiting: list[list[dict[str, Tensor]]] = [[] for _ in range(RUNS)]
+    for iteration in range(11):
+        going = torch.tensor([iteration >= run or iteration % 2 == 0 for run in range(RUNS)])
+        gradients = slope(random_parameters(seed=iteration), iteration)
+        before = {key: part.clone() for key, part in learner.parameters.items()}
+        learner.step(gradients, no_progress(), going)
+        for run in going.nonzero()[:, 0].tolist():
+            waiting[run].append({key: part[run] for key, part in gradients.items()})
+        due = torch.tensor([len(own) == gathering for own in waiting])
+        means = {
+            key: torch.stack([torch.stack([one[key] for one in own]).mean(0) if own else part[0] for own in waiting])
+            for key, part in gradients.items()
+        }
+        plain.step(means, no_progress(), due)
+        for run in range(RUNS):
+            for key, part in learner.parameters.items():
+                torch.testing.assert_close(part[run], plain.parameters[key][run], rtol=1e-12, atol=1e-14)
+                assert due[run] or torch.equal(part[run], before[key][run])
+            if due[run]:
+                waiting[run].clear()
+        assert learner.steps == plain.steps
+        again = Learner(learner.settings, {key: torch.zeros_like(part) for key, part in start.items()})
+        again.load(torch.arange(RUNS), learner.state())
+        learner = again  # as after an interruption in the middle of a step
+
+
+def test_the_rate_is_adapted_only_after_a_step() -> None:
+    own = replace(settings(schedule=KL_ADAPTIVE), target_kl=torch.tensor([0.01] * RUNS, dtype=torch.float64))
+    learner = Learner(own, random_parameters())
+    learner.adapt(torch.zeros(RUNS), torch.tensor([True] + [False] * (RUNS - 1)))
+    assert learner.factor.tolist() == [1.5] + [1.0] * (RUNS - 1)

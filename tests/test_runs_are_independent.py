@@ -136,6 +136,7 @@ OPTIMIZERS = {
     "rmsprop": ("optimizer=rmsprop", "optimizer.momentum=0.8", "optimizer.centered=true"),
     "sgd": ("optimizer=sgd", "optimizer.momentum=0.9", "optimizer.nesterov=true"),
     "torch": ("optimizer=torch", "optimizer._target_=torch.optim.NAdam"),
+    "adam_accumulated": ("optimizer=adam", "optimizer.accumulate_gradients=2"),
 }
 ONLY_DEFAULTS = {  # read while the config is composed
     "env.default_initial_std",

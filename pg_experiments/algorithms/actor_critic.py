@@ -13,10 +13,11 @@ from pg_experiments.baselines.interface import ValueFunction
 from pg_experiments.dense import Dense
 from pg_experiments.gradients import network_gradients, outputs, score_gradients
 from pg_experiments.metrics import explained_variance
-from pg_experiments.optimizers import Learner, schedule_factors
+from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Pass
 from pg_experiments.policies.interface import Policy
 from pg_experiments.rollout import Episodes, Trajectory
+from pg_experiments.schedules import schedule_factors
 
 
 @dataclass(frozen=True)

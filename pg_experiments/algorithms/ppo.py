@@ -13,11 +13,12 @@ from pg_experiments.baselines.interface import ValueFunction
 from pg_experiments.dense import Dense
 from pg_experiments.gradients import log_probs, network_gradients, score_gradients
 from pg_experiments.metrics import Means, explained_variance
-from pg_experiments.optimizers import Learner, schedule_factors
+from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Pass
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Network, Parameters
 from pg_experiments.rollout import Episodes, Trajectory
+from pg_experiments.schedules import schedule_factors
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ class PPO:
                 going = going & ~(found["policy/approximate_kl"] > self.target_kl)
                 if not bool(going.any(0)):
                     break
-            norm, lr = policy_learner.step_where(going, of_policy, progress)
-            baseline_norm, _ = baseline_learner.step_where(going, of_values, progress)
+            norm, lr = policy_learner.step(of_policy, progress, going)
+            baseline_norm, _ = baseline_learner.step(of_values, progress, going)
             means.add(going, {"gradient/norm": norm, "gradient/baseline_norm": baseline_norm})
         metrics = {
             **means.values(),

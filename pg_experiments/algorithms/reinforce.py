@@ -12,12 +12,13 @@ from pg_experiments.baselines.history import History
 from pg_experiments.baselines.interface import Baseline, Experience, GradientBaseline
 from pg_experiments.gradients import policy_gradients
 from pg_experiments.metrics import explained_variance
-from pg_experiments.optimizers import Learner, schedule_factors
+from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Packing, Pass
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
 from pg_experiments.returns import rewards_to_go, whole_returns
 from pg_experiments.rollout import Episodes, Trajectory
+from pg_experiments.schedules import schedule_factors
 from pg_experiments.score_moments import score_moments
 
 

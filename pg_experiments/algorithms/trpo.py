@@ -14,10 +14,11 @@ from pg_experiments.baselines.interface import ValueFunction
 from pg_experiments.errors import ConfigError
 from pg_experiments.gradients import passes_for
 from pg_experiments.natural_gradient import as_parameters, as_vector
-from pg_experiments.optimizers import KL_ADAPTIVE, Learner, OptimizerSettings
+from pg_experiments.optimizers import Learner, OptimizerSettings
 from pg_experiments.policies.interface import NetworkPolicy, Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.rollout import Episodes, Trajectory
+from pg_experiments.schedules import KL_ADAPTIVE
 
 SHORTER = 0.8  # each step of the line search is that much of the one before
 
@@ -63,6 +64,9 @@ class TRPO:
                 "would change the step that the trust region allows; fitting: sgd without momentum and weight_decay"
             )
             raise ConfigError("optimizer", given, reason)
+        if optimizer.accumulate > 1:
+            reason = "must be 1: a mean of steps is no step that the trust region allows"
+            raise ConfigError("optimizer.accumulate_gradients", optimizer.accumulate, reason)
         if optimizer.schedule == KL_ADAPTIVE:
             reason = "would change the step that the trust region allows; must be constant, linear or cosine"
             raise ConfigError("optimizer.schedule", KL_ADAPTIVE, reason)
