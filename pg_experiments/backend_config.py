@@ -57,6 +57,8 @@ def automatic(env: Mapping[str, Any]) -> Choice:
         return Choice("sync", f"{name} is none of the ids that are known to be the same in EnvPool")
     if env.get("kwargs"):
         return Choice("sync", "env.kwargs are for gymnasium.make")
+    if env.get("action_mask"):
+        return Choice("sync", "EnvPool gives no action masks")
     if not installed():
         return Choice("sync", "EnvPool is not installed: pip install 'pg_experiments[envpool]'")
     return Choice("envpool", f"{name} is the same in EnvPool, which is installed")
@@ -106,6 +108,10 @@ def gymnasium_id(env: Any) -> str | None:
         return None
     if name is None:
         raise ConfigError(KEY, backend, f"{target.rpartition('.')[2]} is native only; must be one of auto, native")
+    if backend == "envpool" and items.get("action_mask"):
+        raise ConfigError(
+            KEY, backend, "gives no action masks (env.action_mask=true); must be one of auto, sync, async"
+        )
     if backend == "envpool" and not installed():
         raise needs_extra(KEY, backend, "envpool")
     return str(name)

@@ -98,6 +98,7 @@ class GymnasiumConfig(EnvConfig):
     id: str = "???"
     max_episode_steps: int | None = checked(None, at_least=1)
     kwargs: dict[str, Any] = field(default_factory=dict)
+    action_mask: bool = False
 
 
 GYMNASIUM_TASKS = {  # options of `env` that are Gymnasium ids with numbers of their own

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
+from pg_experiments.envs.action_masks import check_legal
 from pg_experiments.envs.checks import fits, name_of, problem_of_tensor, problem_of_transition
 from pg_experiments.envs.interface import Env, EnvState, Transition
 from pg_experiments.errors import EnvError
@@ -25,6 +26,8 @@ def checked_reset(
         shape = torch.Size([*noise.shape[:2], env.spec.observation_size])
         if problem := problem_of_tensor(observation, shape, noise.dtype):
             raise EnvError(name_of(env), f"reset returned an observation {problem}")
+        if env.spec.mask_size:
+            check_legal(env, "reset", observation, torch.ones(*noise.shape[:2], dtype=torch.bool))
     except EnvError as error:
         row = 0 if len(runs) == 1 else error.row
         error.run, error.step = (None if row is None else runs[row]), 0
@@ -57,6 +60,8 @@ def checked_step(
             whole = False
         if not whole:
             raise EnvError(name_of(env), problem_of_transition(after, shape, dtype))
+        if env.spec.mask_size:
+            check_legal(env, "step", after.observation, running & ~after.terminated & ~after.truncated)
     except EnvError as error:
         row = 0 if len(runs) == 1 else error.row
         if row is not None:

@@ -36,6 +36,7 @@ TINY = (
     "baseline=none",
     f"seed={SEED}",
 )
+DOORS = ("env=gymnasium", "env.id=masked_envs:GymnasiumDoors-v0", "env.action_mask=true")
 OWN_SPACES = ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0")
 NORMALIZED = "env.wrappers=[normalize_observation]"
 VARIANTS = {  # by name, which begins with the policy's: every policy, and what changes its computation
@@ -52,6 +53,14 @@ VARIANTS = {  # by name, which begins with the policy's: every policy, and what 
     ),
     "gaussian with a fixed std": ("policy=gaussian", "env=pendulum", "policy.fixed_std=true"),
     "tabular_softmax": ("policy=tabular_softmax", "env=frozen_lake"),
+    "softmax with masks, normalised": ("policy=softmax", *DOORS, NORMALIZED),
+    "tabular_softmax with masks": (
+        "policy=tabular_softmax",
+        "env=gymnasium",
+        "env.id=Taxi-v4",
+        "env.action_mask=true",
+    ),
+    "multi_categorical with masks": ("policy=multi_categorical", *DOORS, "env.kwargs.several=true"),
     "linear_softmax": ("policy=linear_softmax", "env=cartpole"),
     "linear_gaussian": ("policy=linear_gaussian", "env=pendulum"),
     "squashed_gaussian": ("policy=squashed_gaussian", "env=pendulum", NORMALIZED),

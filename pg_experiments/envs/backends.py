@@ -9,7 +9,7 @@ from pg_experiments.envs.gymnasium_adapter import GymnasiumEnv
 from pg_experiments.envs.gymnasium_processes import GymnasiumProcesses
 from pg_experiments.envs.interface import Env
 
-CLASSES: dict[str, Callable[[str, dict[str, Any], int | None], Env]] = {
+CLASSES: dict[str, Callable[..., Env]] = {
     "envpool": EnvPoolEnv,
     "sync": GymnasiumEnv,
     "async": GymnasiumProcesses,
@@ -28,4 +28,5 @@ def not_native(items: dict[str, Any]) -> Env | None:
     name = gymnasium_id(items)
     if name is None:
         return None
-    return CLASSES[taken(items)](name, items.get("kwargs") or {}, items["max_episode_steps"])
+    masked = {"action_mask": True} if items.get("action_mask") else {}  # EnvPool has none
+    return CLASSES[taken(items)](name, items.get("kwargs") or {}, items["max_episode_steps"], **masked)

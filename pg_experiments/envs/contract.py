@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from pg_experiments.envs.action_masks import mask_problem
 from pg_experiments.envs.checks import described
 from pg_experiments.envs.making import place_of
 from pg_experiments.envs.spaces import Observations
@@ -44,6 +45,7 @@ def try_out(
     kwargs: Mapping[str, Any],
     env: gymnasium.Env[Any, Any],
     observations: Observations,
+    mask_size: int = 0,
     limit: TimeLimit | None = None,
 ) -> None:
     """Play the beginning of an episode twice, from the same seed and with the same actions: five steps in all.
@@ -52,18 +54,19 @@ def try_out(
         id, kwargs: with which the environment was made.
         env: one copy; it has to be reset afterwards.
         observations: how its observations are read.
+        mask_size: numbers that its info has to have as `action_mask`; 0: none.
         limit: of every reset and step.
 
     Raises:
         ConfigError: says what was raised or returned, and what Gymnasium expects. The two episodes must be equal, but
             for an environment that is registered with `nondeterministic=True`.
     """
-    tried = (type(env.unwrapped), f"{id} {kwargs}")
+    tried = (type(env.unwrapped), f"{id} {kwargs} {mask_size}")
     if tried in TRIED:
         return
     _check_reset_signature(id, env)
     _check_innermost(id, env.unwrapped, limit)
-    first, second = (_episode(id, env, observations, limit) for _ in range(2))
+    first, second = (_episode(id, env, observations, mask_size, limit) for _ in range(2))
     differ = [step for step, pair in enumerate(zip_longest(first, second)) if not np.array_equal(*pair)]
     if differ and not (env.spec and env.spec.nondeterministic):
         where = f"in step {differ[0]}" if differ[0] else "in the reset"
@@ -99,11 +102,13 @@ def _sample(env: gymnasium.Env[Any, Any]) -> Any:
     return int(action) if isinstance(env.action_space, spaces.Discrete) else action
 
 
-def _episode(id: str, env: gymnasium.Env[Any, Any], observations: Observations, limit: TimeLimit | None) -> list[Any]:
+def _episode(
+    id: str, env: gymnasium.Env[Any, Any], observations: Observations, mask_size: int, limit: TimeLimit | None
+) -> list[Any]:
     """A reset and up to `STEPS` steps: the numbers that each returned."""
     env.action_space.seed(SEED)
     seen, info = _called(id, "reset", partial(env.reset, seed=SEED), limit)
-    _check_info(id, "reset", info)
+    _check_info(id, "reset", info, mask_size)
     numbers = [_vector(id, "reset", observations, seen)]
     for _ in range(STEPS):
         action = _sample(env)
@@ -112,7 +117,7 @@ def _episode(id: str, env: gymnasium.Env[Any, Any], observations: Observations, 
         _check_reward(id, reward)
         _check_flag(id, "terminated", terminated)
         _check_flag(id, "truncated", truncated)
-        _check_info(id, "step", info)
+        _check_info(id, "step", info, mask_size)
         numbers.append(np.array([*vector, reward, terminated, truncated], dtype=float))
         if terminated or truncated:
             break
@@ -169,7 +174,9 @@ def _check_flag(id: str, name: str, flag: Any) -> None:
         raise ConfigError("env.id", id, f"step returned {given}; Gymnasium expects True or False, {hint}")
 
 
-def _check_info(id: str, call: str, info: Any) -> None:
+def _check_info(id: str, call: str, info: Any, mask_size: int) -> None:
     if not isinstance(info, dict):
         given = f"an info of {described(info)}"
         raise ConfigError("env.id", id, f"{call} returned {given}; Gymnasium expects a dict, which may be empty")
+    if mask_size and (problem := mask_problem(np.zeros(mask_size), info)):
+        raise ConfigError("env.id", id, f"{call} returned {problem}")

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
+from pg_experiments.envs.action_masks import mask_problem, mask_size_of
 from pg_experiments.envs.action_spaces import KINDS, actions_of, converter
 from pg_experiments.envs.checks import described, flag_of, number_of
 from pg_experiments.envs.contract import check_spaces, try_out
@@ -40,12 +41,15 @@ class GymnasiumEnv:
         id: registered id, or `module:id`, which imports the module first.
         kwargs: for `gymnasium.make`.
         max_episode_steps: limit of an episode; None takes the environment's own.
+        action_mask: put `info["action_mask"]` of every reset and step behind the observation, see `EnvSpec`.
 
     Raises:
         ConfigError: for an unknown id, wrong kwargs, spaces that no policy here fits, or an episode without a limit.
     """
 
-    def __init__(self, id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None) -> None:
+    def __init__(
+        self, id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None, action_mask: bool = False
+    ) -> None:
         self.name = self._id = id
         self._kwargs, self._limit = dict(kwargs), max_episode_steps
         self._time_limit: TimeLimit | None = None
@@ -61,13 +65,15 @@ class GymnasiumEnv:
         if actions is None:
             raise ConfigError("env.id", id, f"actions must be {KINDS}, but are {env.action_space}")
         self._own_action = converter(env.action_space)
+        mask_size = mask_size_of(actions) if action_mask else 0
         self.spec = EnvSpec(
-            observation_size=observations.size,
+            observation_size=observations.size + mask_size,
             actions=actions,
             max_episode_steps=limit,
             reset_noise_size=2,
             num_states=observations.num_states,
             image_shape=observations.image_shape,
+            mask_size=mask_size,
         )
         self.about = self._described(env)
 
@@ -75,16 +81,17 @@ class GymnasiumEnv:
         """What goes in and out, for people."""
         vector = "flattened to one row, image by image as channels, height, width, from 0 to 1"
         seen = "as a one-hot vector" if self.spec.num_states else vector if self.spec.image_shape else "as one row"
+        mask = f", behind it the {self.spec.mask_size} numbers of its action_mask" if self.spec.mask_size else ""
         start = int(env.action_space.start) if isinstance(env.action_space, spaces.Discrete) else 0
         first = f", of which the policy's action 0 is {start}" if start else ""
         return (
-            f"Gymnasium's `{self._id}`: observations {env.observation_space}, {seen}; "
+            f"Gymnasium's `{self._id}`: observations {env.observation_space}, {seen}{mask}; "
             f"actions {env.action_space}{first}. Order and units are those of its documentation."
         )
 
     def twin(self) -> Twin:
         """The same id with `render_mode="rgb_array"`: every copy draws itself."""
-        return gymnasium_copies(self._id, self._kwargs, self._limit)
+        return gymnasium_copies(self._id, self._kwargs, self._limit, bool(self.spec.mask_size))
 
     def limit_steps(self, limit: TimeLimit) -> None:
         """Interrupt every step and every reset of a copy that takes longer."""
@@ -92,7 +99,7 @@ class GymnasiumEnv:
 
     def try_out(self) -> None:
         """Raise a `ConfigError` when a copy does not do what Gymnasium expects."""
-        try_out(self._id, self._kwargs, self._pool[0], self._observations, self._time_limit)
+        try_out(self._id, self._kwargs, self._pool[0], self._observations, self.spec.mask_size, self._time_limit)
 
     def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Reset every copy with a seed below 2³¹ made of its two random numbers."""
@@ -111,12 +118,12 @@ class GymnasiumEnv:
                 try:
                     if self._time_limit:
                         self._time_limit.start()
-                    seen, _ = state[run][index].reset(seed=seeds[run][index])
+                    seen, info = state[run][index].reset(seed=seeds[run][index])
                     if self._time_limit:
                         self._time_limit.stop()
                 except (Exception, TookTooLong) as error:
                     raise self._raised("reset", error, run, index) from error
-                self._put(observation, seen, "reset", run, index)
+                self._put(observation, seen, info, "reset", run, index)
         self._check_finite("reset", observation)
         self._dtype = noise.dtype
         return state, torch.from_numpy(observation).to(self._dtype)
@@ -137,12 +144,12 @@ class GymnasiumEnv:
                 try:
                     if limit:
                         limit.start()
-                    seen, gain, ended, cut, _ = env.step(own_action)
+                    seen, gain, ended, cut, info = env.step(own_action)
                     if limit:
                         limit.stop()
                 except (Exception, TookTooLong) as error:
                     raise self._raised("step", error, run, index) from error
-                self._put(observation, seen, "step", run, index)
+                self._put(observation, seen, info, "step", run, index)
                 if type(gain) is not float:
                     gain = self._checked(number_of(gain), f"a reward of {described(gain)}", "a number", run, index)
                 if type(ended) is not bool:
@@ -170,9 +177,13 @@ class GymnasiumEnv:
     def _make(self) -> gymnasium.Env[Any, Any]:
         return make_copy(self._id, self._kwargs, self._limit)
 
-    def _put(self, into: Any, observation: Any, call: str, run: int, index: int) -> None:
-        """Write one copy's observation into the array of all, as a vector."""
-        if problem := self._observations.put(into[run, index], observation):
+    def _put(self, into: Any, observation: Any, info: Any, call: str, run: int, index: int) -> None:
+        """Write one copy's observation into the array of all, as a vector, and its mask behind it."""
+        size = self._observations.size
+        problem = self._observations.put(into[run, index, :size], observation)
+        if self.spec.mask_size:
+            problem = problem or mask_problem(into[run, index, size:], info)
+        if problem:
             raise EnvError(self._id, f"{call} returned {problem}", run, index, certain=True)
 
     def _checked(self, value: Any, given: str, expected: str, run: int, index: int) -> Any:
@@ -202,9 +213,12 @@ class GymnasiumEnv:
         return EnvError(self._id, problem, run, index)
 
 
-def gymnasium_copies(id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None) -> Twin:
+def gymnasium_copies(
+    id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None, action_mask: bool = False
+) -> Twin:
     """Copies of a Gymnasium environment that draw themselves, whatever backend steps those that are learned from."""
     probe = made(id, **{name: value for name, value in kwargs.items() if name != "render_mode"})
+<<<<<<< HEAD
     copies = GymnasiumEnv(id, {**kwargs, "render_mode": "rgb_array"}, max_episode_steps)
     opened = [probe, *copies._pool]  # one copy: a twin is for one episode
 
@@ -213,3 +227,7 @@ def gymnasium_copies(id: str, kwargs: Mapping[str, Any], max_episode_steps: int 
             env.close()
 
     return Twin(copies, lambda state, run, copy: state[run][copy].render(), frames_per_second(probe), close)
+=======
+    copies = GymnasiumEnv(id, {**kwargs, "render_mode": "rgb_array"}, max_episode_steps, action_mask)
+    return Twin(copies, lambda state, run, copy: state[run][copy].render(), frames_per_second(probe), probe.close)
+>>>>>>> 295bc04 (Work in progress: action masks (env.action_mask) for the discrete policies)

@@ -59,15 +59,21 @@ class GymnasiumProcesses:
     program needs `if __name__ == "__main__":` around what it does, as with all of Python's `multiprocessing`.
 
     Args:
-        id, kwargs, max_episode_steps: as of `GymnasiumEnv`.
+        id, kwargs, max_episode_steps, action_mask: as of `GymnasiumEnv`.
         processes: how many; None: one per physical core.
     """
 
     def __init__(
-        self, id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None, processes: int | None = None
+        self,
+        id: str,
+        kwargs: Mapping[str, Any],
+        max_episode_steps: int | None,
+        processes: int | None = None,
+        *,
+        action_mask: bool = False,
     ) -> None:
         self.name = id
-        self._settings = (id, dict(kwargs), max_episode_steps)
+        self._settings = (id, dict(kwargs), max_episode_steps, action_mask)
         self._count = processes or int(cpu_count(only_physical_cores=True))
         self._seconds: float | None = None
         self._dtype = torch.float32
@@ -194,15 +200,20 @@ def _serve(
     id: str,
     kwargs: Mapping[str, Any],
     max_episode_steps: int | None,
+<<<<<<< HEAD
     seconds: float | None,
     surroundings: Mapping[str, str | None],
+=======
+    action_mask: bool,
+    seconds: float | None,
+>>>>>>> 295bc04 (Work in progress: action masks (env.action_mask) for the discrete policies)
 ) -> None:
     """Answer until the pipe ends."""
     _set(surroundings)  # the server's own are not for what an environment may start
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
-    env = GymnasiumEnv(id, kwargs, max_episode_steps)
+    env = GymnasiumEnv(id, kwargs, max_episode_steps, action_mask)
     if seconds is not None:
         env.limit_steps(TimeLimit(seconds))
     states: dict[int, Any] = {}

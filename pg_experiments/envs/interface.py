@@ -74,6 +74,9 @@ class EnvSpec:
         reset_noise_size: uniform numbers in [0, 1) that one reset uses.
         num_states: for a finite environment, whose observation is the one-hot vector of its state; otherwise None.
         image_shape: for images, their channels, height and width; the observation is the flattened image, from 0 to 1.
+        mask_size: how many numbers at the end of an observation are a mask of actions, 1 for legal, 0 for illegal: one
+            per action of `DiscreteActions`, one per option of every choice of `MultiDiscreteActions`; 0: there is no
+            mask. The two attributes above are about what is before the mask.
     """
 
     observation_size: int
@@ -82,6 +85,7 @@ class EnvSpec:
     reset_noise_size: int
     num_states: int | None = None
     image_shape: tuple[int, int, int] | None = None
+    mask_size: int = 0
 
 
 class Transition(NamedTuple):

@@ -57,7 +57,7 @@ def sample_observations(
     Raises:
         UserError: when the environment fails.
     """
-    if env.spec.num_states:
+    if env.spec.num_states and not env.spec.mask_size:
         states = torch.eye(env.spec.num_states, dtype=dtype)
         return states.repeat(-(-OBSERVATIONS // len(states)), 1)[: max(OBSERVATIONS, len(states))]
     try:
@@ -66,7 +66,10 @@ def sample_observations(
         raise UserError(f"cannot play episodes to check the export with: {reason_of(error)}") from error
     generator = generator_for(0, "export")
     noise = torch.randn(OBSERVATIONS - len(seen), seen.shape[1], generator=generator, dtype=dtype)
-    return torch.cat([seen, seen.mean(0) + SPREAD * (1e-3 + seen.std(0)) * noise])
+    made = seen.mean(0) + SPREAD * (1e-3 + seen.std(0)) * noise
+    if env.spec.mask_size:  # with masks that there are
+        made[:, -env.spec.mask_size :] = seen[torch.arange(len(made)) % len(seen), -env.spec.mask_size :]
+    return torch.cat([seen, made])
 
 
 def _played(policy: Policy, parameters: Parameters, env: Env, dtype: torch.dtype) -> Tensor:

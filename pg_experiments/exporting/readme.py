@@ -93,6 +93,8 @@ def _sure(policy: Policy) -> tuple[str, str]:
 def _code(chosen: Format, file: str, config: Config, spec: EnvSpec, policy: Policy) -> str:
     replaced = {"FILE": file, "SIZE": str(spec.observation_size), "DTYPE": config.dtype, "SPREAD": outputs(policy)[1]}
     code = chosen.code.strip()
+    if spec.mask_size:  # of which zeros are none
+        code = code.replace("zeros(", "ones(")
     for word, text in replaced.items():
         code = code.replace(word, text)
     return code
@@ -102,6 +104,8 @@ def _table(config: Config, spec: EnvSpec, policy: Policy) -> list[str]:
     """Names, shapes, types and ranges of input and outputs."""
     lines = ["| name | shape | type | what it is |", "|---|---|---|---|"]
     seen = "the one-hot vector of the state" if spec.num_states else "as below, not normalised"
+    if spec.mask_size:
+        seen += f", and behind it the mask of legal actions: {spec.mask_size} numbers, 1 for legal, 0 for illegal"
     lines.append(f"| in: `observation` | batch x {spec.observation_size} | {config.dtype} | {seen} |")
     shape, kind, about = _of_action(spec.actions, config.dtype)
     lines.append(f"| out: `action` | {shape} | {kind} | {about} |")

@@ -33,6 +33,9 @@ def _convolutions_of(part: str, config: NetworkConfig, spec: EnvSpec) -> Convolu
     """
     if config.network == "mlp":
         return None
+    if part == "baseline" and spec.mask_size:
+        reason = "sees images alone, but these observations end with a mask of legal actions; fitting: mlp"
+        raise ConfigError(f"{part}.network", config.network, reason)
     if spec.image_shape is None:
         seen = f"a vector of {spec.observation_size} numbers"
         reason = f"needs images (Box of uint8 with 2 or 3 dimensions), but an observation is {seen}; fitting: mlp"

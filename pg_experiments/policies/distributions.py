@@ -42,7 +42,7 @@ class Categorical:
     """One of K actions with probability softmax(logits): pᵢ = exp(zᵢ) / Σⱼ exp(zⱼ).
 
     Attributes:
-        logits: any real numbers.
+        logits: any real numbers; -inf for an action of probability 0.
     """
 
     logits: Float[Tensor, "runs samples actions"]
@@ -51,8 +51,13 @@ class Categorical:
     def draw_noise(
         generator: Generator, shape: tuple[int, ...], actions: int, dtype: torch.dtype
     ) -> Float[Tensor, "*shape actions"]:
-        """Standard Gumbel noise, -log(-log u) with u uniform in [0, 1): what `sample` takes."""
-        return torch.rand(*shape, actions, generator=generator, dtype=dtype).log_().neg_().log_().neg_()
+        """Standard Gumbel noise, -log(-log u) with u uniform in [0, 1): what `sample` takes.
+
+        That of u = 0, once in 16 million draws, is not infinite but the lowest number: an action of probability 0,
+        whose logit is -inf, must lose even to that.
+        """
+        noise = torch.rand(*shape, actions, generator=generator, dtype=dtype).log_().neg_().log_().neg_()
+        return noise.clamp_(min=torch.finfo(dtype).min)
 
     def sample(self, noise: Float[Tensor, "runs samples actions"]) -> Int64[Tensor, "runs samples"]:
         """argmaxᵢ(zᵢ + gᵢ). Source: Gumbel (1954); Maddison, Tarlow and Minka (2014), arXiv:1411.0030."""

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from pg_experiments.envs.interface import EnvSpec
 from pg_experiments.policies.convolution import Convolutions, network_of
 from pg_experiments.policies.distributions import Distribution
+from pg_experiments.policies.masking import masked
 from pg_experiments.policies.networks import Network, Parameters
 
 
@@ -63,7 +64,7 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class HeadPolicy:
-    """π(a | s) = head(network(s)).
+    """π(a | s) = head(network(s)), of legal actions alone where the observation has a mask, see `MaskedNetwork`.
 
     Attributes:
         hidden_sizes, activation: of the network, see `MLP`; no hidden layers make a linear policy.
@@ -79,8 +80,9 @@ class HeadPolicy:
 
     @cached_property
     def network(self) -> Network:
-        size, outputs = self.spec.observation_size, self.head.output_size
-        return network_of(self.convolutions, size, self.hidden_sizes, outputs, self.activation, 0.01)
+        size, outputs = self.spec.observation_size - self.spec.mask_size, self.head.output_size
+        network = network_of(self.convolutions, size, self.hidden_sizes, outputs, self.activation, 0.01)
+        return masked(network, self.spec.mask_size)
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
         parameters = self.network.init(generators, dtype)

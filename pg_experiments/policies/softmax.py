@@ -13,8 +13,9 @@ from pg_experiments.errors import ConfigError
 from pg_experiments.policies.convolution import Convolutions
 from pg_experiments.policies.distributions import Categorical
 from pg_experiments.policies.head import HeadAction, HeadPolicy
+from pg_experiments.policies.masking import masked
 from pg_experiments.policies.networks import MLP, Parameters
-from pg_experiments.policies.standalone import perceptron
+from pg_experiments.policies.standalone import Masked, perceptron
 
 
 @dataclass(frozen=True)
@@ -94,20 +95,25 @@ class TabularSoftmax:
     def num_actions(self) -> int:
         return discrete_of(self.spec).count
 
+    @property
+    def _rows(self) -> int:
+        return self.spec.observation_size - self.spec.mask_size
+
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
-        return {"table": torch.zeros(len(generators), self.spec.observation_size, self.num_actions, dtype=dtype)}
+        return {"table": torch.zeros(len(generators), self._rows, self.num_actions, dtype=dtype)}
 
     def actor(self, parameters: Parameters) -> Callable[[Tensor], Categorical]:
         return partial(self, parameters)
 
     def __call__(self, parameters: Parameters, observation: Float[Tensor, "runs samples states"]) -> Categorical:
-        table = MLP(self.spec.observation_size, (), self.num_actions, "relu", 1.0)
+        table = masked(MLP(self._rows, (), self.num_actions, "relu", 1.0), self.spec.mask_size)
         no_bias = torch.zeros_like(parameters["table"][:, 0])
         return Categorical(table({"layer0.weight": parameters["table"], "layer0.bias": no_bias}, observation))
 
     def action_module(self, parameters: Parameters) -> torch.nn.Module:
         table = parameters["table"][0]
-        network = perceptron([(table, torch.zeros_like(table[0]))], "relu")
+        network: torch.nn.Module = perceptron([(table, torch.zeros_like(table[0]))], "relu")
+        network = Masked(network, self.spec.mask_size) if self.spec.mask_size else network
         return HeadAction(network, SoftmaxHead(discrete_of(self.spec)), {})
 
     def draw_noise(

@@ -76,14 +76,32 @@ class ConvolutionalNetwork(torch.nn.Module):
 
 
 class Normalization(torch.nn.Module):
-    """(observation - mean) · scale, cut off at ±`limit`."""
+    """(observation - mean) · scale, cut off at ±`limit`; a mask of actions behind these numbers stays as it is."""
 
     def __init__(self, mean: Float[Tensor, " size"], scale: Float[Tensor, " size"], limit: float) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit, self.size = limit, len(mean)
         self.register_buffer("mean", mean.clone())
         self.register_buffer("scale", scale.clone())
 
-    def forward(self, observation: Float[Tensor, "batch size"]) -> Float[Tensor, "batch size"]:
-        centred = observation - self.get_buffer("mean")
-        return (centred * self.get_buffer("scale")).clamp(-self.limit, self.limit)
+    def forward(self, observation: Float[Tensor, "batch observation"]) -> Float[Tensor, "batch observation"]:
+        centred = observation[:, : self.size] - self.get_buffer("mean")
+        normalized = (centred * self.get_buffer("scale")).clamp(-self.limit, self.limit)
+        return torch.cat([normalized, observation[:, self.size :]], 1)
+
+
+class Masked(torch.nn.Module):
+    """The logits of a network, and -inf for the actions whose number in the mask, with which an observation ends, is 0.
+
+    Args:
+        network: from what is before the mask, `[batch, seen]`, to the logits.
+        size: numbers in a mask.
+    """
+
+    def __init__(self, network: torch.nn.Module, size: int) -> None:
+        super().__init__()
+        self.network, self.size = network, size
+
+    def forward(self, observation: Float[Tensor, "batch observation"]) -> Float[Tensor, "batch size"]:
+        logits: Tensor = self.network(observation[:, : -self.size])
+        return logits.masked_fill(observation[:, -self.size :] <= 0, -torch.inf)

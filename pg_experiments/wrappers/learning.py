@@ -54,7 +54,8 @@ def as_learned(
     if isinstance(parts.policy, NormalizedPolicy):
         seen = statistics_of(statistics, PREFIX)
         packing = Packing.of(trajectory.running, observation.dtype)
-        after |= named(seen.with_samples(packing.pack(observation), packing), PREFIX)
+        samples = packing.pack(observation)[:, : parts.policy.size]
+        after |= named(seen.with_samples(samples, packing), PREFIX)
         normalize = parts.policy.normalizer(seen, observation.dtype)
         observation = normalize(observation)
         next_observation = None if next_observation is None else normalize(next_observation)

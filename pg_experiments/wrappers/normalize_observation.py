@@ -26,7 +26,7 @@ class NormalizedPolicy:
 
     Attributes:
         inner: the policy that is trained.
-        size: numbers in one observation.
+        size: numbers in one observation; what is behind them, a mask of legal actions, stays as it is.
         limit: of what the inner policy sees.
     """
 
@@ -76,8 +76,10 @@ class NormalizedPolicy:
 
         def normalize(observation: Float[Tensor, "runs *more size"]) -> Float[Tensor, "runs *more size"]:
             between = (1,) * (observation.ndim - 2)
-            centred = observation - mean.reshape(len(mean), *between, -1)
-            return (centred * scale.reshape(len(mean), *between, -1)).clamp(-self.limit, self.limit)
+            mask = observation[..., self.size :]
+            centred = observation[..., : self.size] - mean.reshape(len(mean), *between, -1)
+            normalized = (centred * scale.reshape(len(mean), *between, -1)).clamp(-self.limit, self.limit)
+            return torch.cat([normalized, mask], -1) if mask.shape[-1] else normalized
 
         return normalize
 

@@ -11,7 +11,7 @@ from pg_experiments.wrappers.wrapper import Wrapper, WrapperState
 
 
 class TimeAwareness(Wrapper):
-    """One more number at the end of the observation: t / `max_episode_steps` before step t, from 0 to 1.
+    """One more number at the end of the observation, or before its mask: t / `max_episode_steps` before step t.
 
     With it the return within the time limit is a function of the observation, which it is not without: a value network
     can learn it, and a policy can act differently near the end.
@@ -41,4 +41,5 @@ class TimeAwareness(Wrapper):
 
     def _with_time(self, observation: Tensor, played: Tensor) -> Tensor:
         time = played.to(observation.dtype) / self.spec.max_episode_steps
-        return torch.cat([observation, time[..., None]], -1)
+        seen = observation.shape[-1] - self.spec.mask_size
+        return torch.cat([observation[..., :seen], time[..., None], observation[..., seen:]], -1)

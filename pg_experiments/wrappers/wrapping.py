@@ -27,10 +27,14 @@ def wrapped(env: Env, wrappers: Sequence[Any]) -> Env:
     """The environment inside every wrapper that changes it, the first of the list innermost.
 
     Raises:
-        ConfigError: for time beside images, and for a class of the user's that is not there, or makes no environment.
+        ConfigError: for time beside images, repeated actions with masks, and for a class of the user's that is not
+            there, or makes no environment.
     """
     for place, settings in enumerate(wrappers):
         if isinstance(settings, RepeatActionConfig):
+            if env.spec.mask_size:
+                problem = "plays an action again that may have become illegal, and this environment has action masks"
+                raise ConfigError(f"{KEY}[{place}]", "repeat_action", problem)
             env = RepeatAction(env, settings.times)
         elif isinstance(settings, StackFramesConfig):
             env = StackFrames(env, settings.frames)
@@ -56,7 +60,7 @@ def spec_for_policy(spec: EnvSpec, wrappers: Sequence[Any]) -> EnvSpec:
 def acting_policy(policy: Policy, spec: EnvSpec, wrappers: Sequence[Any]) -> Policy:
     """The policy, with the normalisation of its observations where that is listed."""
     settings = normalizes_observation(wrappers)
-    return NormalizedPolicy(policy, spec.observation_size, settings.limit) if settings else policy
+    return NormalizedPolicy(policy, spec.observation_size - spec.mask_size, settings.limit) if settings else policy
 
 
 def reward_wrappers(wrappers: Sequence[Any]) -> list[RewardWrapper]:
