@@ -118,7 +118,7 @@ EXAMPLES = {
         has_entropy=False,
     ),
     "beta": Example(
-        lambda x, y: Beta(1 + x.exp(), 1 + y.exp()),
+        lambda x, y: Beta(x.exp(), y.exp()),
         lambda seed: (numbers(seed, 2), numbers(seed + 100, 2)),
         lambda x, y: D.Independent(D.Beta(1 + x.exp(), 1 + y.exp()), 1),
         lambda: plane(0.0, 1.0, 8, graded=True),
@@ -371,9 +371,9 @@ def test_the_squashed_log_probability_stays_finite_far_out() -> None:
 
 
 CONTINUOUS_ONES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "beta": (lambda: Beta(one(1.2), one(3.4)), lambda x: stats.beta(1.2, 3.4).cdf(x)),
-    "beta, flat": (lambda: Beta(one(1.0), one(1.0)), lambda x: stats.uniform().cdf(x)),
-    "beta, narrow": (lambda: Beta(one(300.0), one(50.0)), lambda x: stats.beta(300.0, 50.0).cdf(x)),
+    "beta": (lambda: Beta(one(0.2), one(2.4)), lambda x: stats.beta(1.2, 3.4).cdf(x)),
+    "beta, flat": (lambda: Beta(one(0.0), one(0.0)), lambda x: stats.uniform().cdf(x)),
+    "beta, narrow": (lambda: Beta(one(299.0), one(49.0)), lambda x: stats.beta(300.0, 50.0).cdf(x)),
     "von_mises": (lambda: VonMises(one(1.2), one(0.9)), lambda x: around(x, 1.5, math.atan2(0.9, 1.2))),
     "von_mises, nearly uniform": (
         lambda: VonMises(one(-0.03), one(0.04)),
@@ -431,7 +431,7 @@ def test_the_direction_of_a_von_mises_angle_is_that_of_its_vector(dtype: torch.d
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_a_beta_draw_is_inside_of_its_bounds_and_has_a_finite_score(dtype: torch.dtype) -> None:
-    shapes = torch.tensor([1.0, 1.0001, 1e6, 3.0], dtype=dtype)[None, :, None]
+    shapes = torch.tensor([0.0, 0.0001, 1e6, 2.0], dtype=dtype)[None, :, None]
     alpha, beta = shapes.clone().requires_grad_(), shapes.flip(1).clone().requires_grad_()
     own = Beta(alpha, beta)
     for noise in (-50.0, -6.0, 0.0, 6.0, 50.0):
@@ -439,6 +439,12 @@ def test_a_beta_draw_is_inside_of_its_bounds_and_has_a_finite_score(dtype: torch
         assert ((action > 0) & (action < 1)).all()
         scores = torch.autograd.grad(own.log_prob(action).sum((0, 1)), (alpha, beta), retain_graph=True)
         assert all(score.isfinite().all() for score in scores)
+
+
+def test_the_mode_of_a_nearly_uniform_beta_has_all_digits() -> None:
+    """The mode of α = 1 + 3e-9 and β = 1 + 1e-9, which are 1 in float32."""
+    own = Beta(torch.tensor([[[3e-9]]]), torch.tensor([[[1e-9]]]))
+    assert own.mode().item() == pytest.approx(0.75, rel=1e-6)
 
 
 def test_a_von_mises_angle_without_direction_is_uniform_with_a_finite_gradient() -> None:

@@ -218,8 +218,7 @@ def gymnasium_copies(
 ) -> Twin:
     """Copies of a Gymnasium environment that draw themselves, whatever backend steps those that are learned from."""
     probe = made(id, **{name: value for name, value in kwargs.items() if name != "render_mode"})
-<<<<<<< HEAD
-    copies = GymnasiumEnv(id, {**kwargs, "render_mode": "rgb_array"}, max_episode_steps)
+    copies = GymnasiumEnv(id, {**kwargs, "render_mode": "rgb_array"}, max_episode_steps, action_mask)
     opened = [probe, *copies._pool]  # one copy: a twin is for one episode
 
     def close() -> None:
@@ -227,7 +226,3 @@ def gymnasium_copies(
             env.close()
 
     return Twin(copies, lambda state, run, copy: state[run][copy].render(), frames_per_second(probe), close)
-=======
-    copies = GymnasiumEnv(id, {**kwargs, "render_mode": "rgb_array"}, max_episode_steps, action_mask)
-    return Twin(copies, lambda state, run, copy: state[run][copy].render(), frames_per_second(probe), probe.close)
->>>>>>> 295bc04 (Work in progress: action masks (env.action_mask) for the discrete policies)

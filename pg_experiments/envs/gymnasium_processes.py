@@ -200,13 +200,9 @@ def _serve(
     id: str,
     kwargs: Mapping[str, Any],
     max_episode_steps: int | None,
-<<<<<<< HEAD
-    seconds: float | None,
-    surroundings: Mapping[str, str | None],
-=======
     action_mask: bool,
     seconds: float | None,
->>>>>>> 295bc04 (Work in progress: action masks (env.action_mask) for the discrete policies)
+    surroundings: Mapping[str, str | None],
 ) -> None:
     """Answer until the pipe ends."""
     _set(surroundings)  # the server's own are not for what an environment may start

@@ -27,11 +27,20 @@ class Beta:
     reinforcement learning using the Beta distribution", eq. 12 to 14.
 
     Attributes:
-        alpha, beta: of each dimension, at least 1.
+        excess_alpha, excess_beta: α - 1 and β - 1 of each dimension, at least 0: where the density is nearly uniform,
+            α and β have lost the digits that the mode is made of.
     """
 
-    alpha: Float[Tensor, "runs samples action"]
-    beta: Float[Tensor, "runs samples action"]
+    excess_alpha: Float[Tensor, "runs samples action"]
+    excess_beta: Float[Tensor, "runs samples action"]
+
+    @property
+    def alpha(self) -> Float[Tensor, "runs samples action"]:
+        return 1 + self.excess_alpha
+
+    @property
+    def beta(self) -> Float[Tensor, "runs samples action"]:
+        return 1 + self.excess_beta
 
     @staticmethod
     def draw_noise(
@@ -47,34 +56,34 @@ class Beta:
         The result is rounded into the open interval (0, 1).
         """
         uniform = torch.special.ndtr(noise.detach().double())
-        alpha, beta = (part.detach().double().numpy() for part in (self.alpha, self.beta))
-        found = torch.from_numpy(special.betaincinv(alpha, beta, uniform.numpy())).to(self.alpha.dtype)
+        alpha, beta = (1 + part.detach().double().numpy() for part in (self.excess_alpha, self.excess_beta))
+        found = torch.from_numpy(special.betaincinv(alpha, beta, uniform.numpy())).to(self.excess_alpha.dtype)
         limits = torch.finfo(found.dtype)
         return found.clamp(limits.tiny, 1 - limits.eps / 2)
 
     def log_prob(self, action: Float[Tensor, "runs samples action"]) -> Float[Tensor, "runs samples"]:
         """Σᵢ (α - 1) log x + (β - 1) log(1 - x) - log B(α, β)."""
-        each = (self.alpha - 1) * torch.log(action) + (self.beta - 1) * torch.log1p(-action) - self._log_norm
-        return each.sum(-1)
+        of_alpha, of_beta = self.excess_alpha * torch.log(action), self.excess_beta * torch.log1p(-action)
+        return (of_alpha + of_beta - self._log_norm).sum(-1)
 
     def entropy(self) -> Float[Tensor, "runs samples"]:
         """Σᵢ log B(α, β) - (α - 1) ψ(α) - (β - 1) ψ(β) + (α + β - 2) ψ(α + β), of numbers in (0, 1), in nats."""
-        excess_alpha, excess_beta = self.alpha - 1, self.beta - 1
         total = torch.digamma(self.alpha + self.beta)
-        of_alpha = excess_alpha * (total - torch.digamma(self.alpha))
-        return (self._log_norm + of_alpha + excess_beta * (total - torch.digamma(self.beta))).sum(-1)
+        of_alpha = self.excess_alpha * (total - torch.digamma(self.alpha))
+        of_beta = self.excess_beta * (total - torch.digamma(self.beta))
+        return (self._log_norm + of_alpha + of_beta).sum(-1)
 
     def kl(self, other: "Beta") -> Float[Tensor, "runs samples"]:
         """Σᵢ log B(α', β') - log B(α, β) + (α - α')(ψ(α) - ψ(α + β)) + (β - β')(ψ(β) - ψ(α + β)); ' is `other`."""
         total = torch.digamma(self.alpha + self.beta)
-        of_alpha = (self.alpha - other.alpha) * (torch.digamma(self.alpha) - total)
-        of_beta = (self.beta - other.beta) * (torch.digamma(self.beta) - total)
+        of_alpha = (self.excess_alpha - other.excess_alpha) * (torch.digamma(self.alpha) - total)
+        of_beta = (self.excess_beta - other.excess_beta) * (torch.digamma(self.beta) - total)
         return (other._log_norm - self._log_norm + of_alpha + of_beta).sum(-1)
 
     def mode(self) -> Float[Tensor, "runs samples action"]:
         """(α - 1) / (α + β - 2); ½ where the density is uniform."""
-        tiny = torch.finfo(self.alpha.dtype).tiny
-        left, right = (self.alpha - 1).clamp(min=tiny), (self.beta - 1).clamp(min=tiny)
+        tiny = torch.finfo(self.excess_alpha.dtype).tiny
+        left, right = self.excess_alpha.clamp(min=tiny), self.excess_beta.clamp(min=tiny)
         return left / (left + right)
 
     def std(self) -> Float[Tensor, "runs samples action"]:
@@ -85,9 +94,9 @@ class Beta:
     @cached_property
     def _log_norm(self) -> Float[Tensor, "runs samples action"]:
         """log B(α, β), in float64: its terms are large and nearly cancel."""
-        alpha, beta = self.alpha.double(), self.beta.double()
+        alpha, beta = 1 + self.excess_alpha.double(), 1 + self.excess_beta.double()
         log_beta = torch.lgamma(alpha) + torch.lgamma(beta) - torch.lgamma(alpha + beta)
-        return log_beta.to(self.alpha.dtype)
+        return log_beta.to(self.excess_alpha.dtype)
 
 
 @dataclass(frozen=True)
@@ -113,8 +122,8 @@ class BetaHead:
         return {}
 
     def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples outputs"]) -> Beta:
-        shapes = 1 + exact.softplus(output)
-        return Beta(shapes[..., : self.action_size], shapes[..., self.action_size :])
+        excess = exact.softplus(output)
+        return Beta(excess[..., : self.action_size], excess[..., self.action_size :])
 
     @property
     def noise_size(self) -> int:
@@ -134,7 +143,7 @@ class BetaHead:
         return "std", "standard deviation of the sampled action"
 
     def how_sure(self, distribution: Beta) -> Float[Tensor, "runs samples numbers"]:
-        return distribution.std() * 2 * self._bounds.scale(distribution.alpha.dtype)
+        return distribution.std() * 2 * self._bounds.scale(distribution.excess_alpha.dtype)
 
     @cached_property
     def _bounds(self) -> Bounds:

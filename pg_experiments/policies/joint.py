@@ -50,7 +50,7 @@ class Joint:
     def sample(self, noise: Float[Tensor, "runs samples noise"]) -> Float[Tensor, "runs samples width"]:
         pieces = noise.split(self.noise_sizes, -1)
         drawn = [part.sample(piece) for part, piece in zip(self.parts, pieces, strict=True)]
-        return joined(drawn, self.actions, noise.dtype)
+        return joined(drawn, self.actions, self.dtype)
 
     def log_prob(self, action: Float[Tensor, "runs samples width"]) -> Float[Tensor, "runs samples"]:
         pieces = parted(action, self.actions)
