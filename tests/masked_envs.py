@@ -79,9 +79,11 @@ class Doors:
 class GymnasiumDoors(gymnasium.Env[Any, Any]):
     """One step: the doors that are closed cost a hundred; `info` says which, in the form that `kind` asks for."""
 
-    def __init__(self, kind: str = "good", several: bool = False) -> None:
+    observation_space: Any
+
+    def __init__(self, kind: str = "good", several: bool = False, images: bool = False) -> None:
         self.kind = kind
-        self.observation_space = spaces.Box(0, 1, (2,), np.float64)
+        self.observation_space = spaces.Box(0, 255, (6, 5), np.uint8) if images else spaces.Box(0, 1, (2,), np.float64)
         self.action_space = spaces.MultiDiscrete(COUNTS, start=[1, 0, -1]) if several else spaces.Discrete(5, start=3)
         self._first = np.array([1, 0, -1]) if several else np.array([3])
         self._counts = COUNTS if several else (5,)
@@ -91,12 +93,18 @@ class GymnasiumDoors(gymnasium.Env[Any, Any]):
         self._masks = tuple(
             (np.arange(count) == self.np_random.integers(count)).astype(np.int8) for count in self._counts
         )
-        return self.np_random.random(2), self._info()
+        return self._observation(), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         own = np.ravel(action) - self._first
         legal = all(mask[place] for mask, place in zip(self._masks, own, strict=True))
-        return self.np_random.random(2), 1.0 if legal else -100.0, True, False, self._info()
+        return self._observation(), 1.0 if legal else -100.0, True, False, self._info()
+
+    def _observation(self) -> Any:
+        shape = self.observation_space.shape
+        if len(shape) == 2:
+            return self.np_random.integers(256, size=shape, dtype=np.uint8)
+        return self.np_random.random(shape)
 
     def _info(self) -> dict[str, Any]:
         masks = self._masks if len(self._masks) > 1 else self._masks[0]

@@ -26,8 +26,10 @@ ACTION_SPACES: dict[str, spaces.Space[Any]] = {
 class OwnSpaces(gymnasium.Env[Any, Any]):
     """Five steps; the reward of each is the largest for the last action that the space can hold everywhere."""
 
-    def __init__(self, kind: str) -> None:
-        self.observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
+    observation_space: Any
+
+    def __init__(self, kind: str, images: bool = False) -> None:
+        self.observation_space = spaces.Box(0, 255, (7, 6), np.uint8) if images else spaces.Box(-1, 1, (3,), np.float32)
         self.action_space = ACTION_SPACES[kind]
         self.steps = 0
 
@@ -44,6 +46,8 @@ class OwnSpaces(gymnasium.Env[Any, Any]):
         return self._observation(), reward, self.steps == 5, False, {}
 
     def _observation(self) -> Any:
+        if self.observation_space.dtype == np.uint8:
+            return self.np_random.integers(256, size=self.observation_space.shape, dtype=np.uint8)
         return self.np_random.uniform(-1, 1, 3).astype(np.float32)
 
 

@@ -13,11 +13,14 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from torch import Generator, Tensor
+from type_checks import without_type_checks
 
 from pg_experiments import ConfigError, compose, load_policy, train
 from pg_experiments.batch import Batch, parameters_of
+from pg_experiments.config import SCHEMAS
 from pg_experiments.dense import Dense
 from pg_experiments.envs.spaces import observations_of
+from pg_experiments.network_config import NetworkConfig
 from pg_experiments.packing import NUMBERS_AT_ONCE, SAMPLES_AT_ONCE, Packing
 from pg_experiments.policies.convolution import CNN, Convolution, Convolutions
 from pg_experiments.policies.networks import ACTIVATIONS, MLP, Network, layers_of
@@ -368,3 +371,53 @@ def test_reinforce_with_a_cnn_learns_to_catch_a_dot() -> None:
     results = train([compose("policy=softmax", *CATCH, *more, f"seed={seed}") for seed in range(3)])
     means = [result.evaluation["return_mean"] for result in results if result.evaluation is not None]
     assert sorted(means)[1] >= 0.5
+
+
+# --- every policy behind convolutions ---------------------------------------------------------------------------------
+
+OWN_IMAGES = ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0", "env.kwargs.images=true")
+CONTINUOUS = ("env=gymnasium", "env.id=image_envs:Catch-v0", "env.kwargs.continuous=true")
+DOORS = ("env=gymnasium", "env.id=masked_envs:GymnasiumDoors-v0", "env.kwargs.images=true", "env.action_mask=true")
+HEADS = {  # every policy that has a network, and those with masks, with a task of images
+    "softmax": CATCH[:2],
+    "linear_softmax": CATCH[:2],
+    "softmax, masked": DOORS,
+    "multi_categorical": (*OWN_IMAGES, "env.kwargs.kind=multi_discrete"),
+    "multi_categorical, masked": (*DOORS, "env.kwargs.several=true"),
+    "bernoulli": (*OWN_IMAGES, "env.kwargs.kind=multi_binary"),
+    "mixed": (*OWN_IMAGES, "env.kwargs.kind=dict"),
+    "gaussian": CONTINUOUS,
+    "linear_gaussian": CONTINUOUS,
+    "squashed_gaussian": CONTINUOUS,
+    "beta": CONTINUOUS,
+    "von_mises": CONTINUOUS,
+    "auto": CONTINUOUS,
+}
+
+
+def test_every_policy_with_a_network_is_tried_behind_convolutions() -> None:
+    with_network = {name for name, schema in SCHEMAS["policy"].items() if issubclass(schema, NetworkConfig)}
+    assert {name.partition(",")[0] for name in HEADS} == with_network
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_policy_behind_convolutions_is_trained_and_each_run_is_the_run_alone(name: str) -> None:
+    overrides = (
+        f"policy={name.partition(',')[0]}",
+        "policy.network=cnn",
+        "policy.channels=[3,5]",
+        "policy.kernel_sizes=[2,2]",
+        *HEADS[name],
+        "baseline=leave_one_out",
+        "logging.progress=none",
+        "env.num_envs=3",
+        "evaluation.episodes=2",
+    )
+    configs = [compose(*overrides, f"seed={seed}", f"total_env_steps={60 + 40 * seed}") for seed in range(3)]
+    with without_type_checks():
+        results = train(configs)
+        alone = [train([config])[0] for config in configs]
+    for together, single in zip(results, alone, strict=True):
+        assert together.status == "completed", together.error
+        assert together.parameters_sha256 == single.parameters_sha256
+        assert together.evaluation == single.evaluation
