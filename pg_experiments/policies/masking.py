@@ -87,9 +87,12 @@ class MaskedNetwork:
         *values, output = self.inner.forward(layers, seen)
         return [illegal, *values, output.masked_fill(illegal, -math.inf)]
 
-    def tangent(self, layers: Layers, values: Sequence[Tensor], change: Layers) -> Float[Tensor, "runs samples out"]:
+    def tangent(
+        self, layers: Layers, values: Sequence[Tensor], change: Layers, samples: int
+    ) -> Float[Tensor, "runs samples out"]:
         """How the output changes with the weights and biases, to first order: illegal logits do not."""
-        return self.inner.tangent(layers, values[1:], change).masked_fill(values[0], 0.0)
+        output = self.inner.tangent(layers, values[1:], change, samples)
+        return output.masked_fill(crop(crop(values[0], -2, output.shape[-2]), -1, output.shape[-1]), 0.0)
 
     def backward(
         self, layers: Layers, values: Sequence[Tensor], gradient: Float[Tensor, "runs samples out"], for_x: bool = False
