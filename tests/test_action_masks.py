@@ -142,8 +142,8 @@ def test_a_masked_network_gives_the_logits_of_legal_actions_with_their_gradients
     layers = layers_of(network, {name: part.detach() for name, part in first.items()})
     values = network.forward(layers, x.detach())
     change = [(random_numbers(*part.shape, seed=3), random_numbers(*bias.shape, seed=4)) for part, bias in layers]
-    tangent = network.tangent(layers, values, change)[:, :SAMPLES, :outputs]
-    of_inner = inner.tangent(layers, values[1:], change)[:, :SAMPLES, :outputs]
+    tangent = network.tangent(layers, values, change, SAMPLES)[:, :SAMPLES, :outputs]
+    of_inner = inner.tangent(layers, values[1:], change, SAMPLES)[:, :SAMPLES, :outputs]
     assert torch.equal(tangent, of_inner.masked_fill(~mask, 0.0))
 
 
