@@ -15,6 +15,7 @@ from type_checks import without_type_checks
 from pg_experiments import ConfigError, RunResult, compose, load_policy, train
 from pg_experiments.config import Config
 from pg_experiments.envs.action_masks import mask_problem
+from pg_experiments.export import export
 from pg_experiments.policies.convolution import CNN, Convolutions
 from pg_experiments.policies.distributions import Categorical
 from pg_experiments.policies.masking import MaskedNetwork
@@ -231,6 +232,7 @@ def test_taxis_passengers_are_only_picked_up_where_they_are() -> None:
     generators = [Generator().manual_seed(SEED)]
     parameters = parts.policy.init(generators, torch.float32)
     assert parameters["table"].shape == (1, 500, 6)
+    assert parts.env.twin().env.spec == parts.env.spec, "a video would be played without masks"
     episodes, trajectory = play_episodes(parts.policy, parameters, parts.env, generators, 8, torch.float32)
     assert trajectory is not None
     assert (episodes.episode_return >= -200).all()
@@ -266,9 +268,16 @@ def test_processes_give_the_same_run_as_one(several: str, algorithm: str) -> Non
     assert results[0].evaluation["return_mean"] == 1
 
 
-def test_a_loaded_policy_takes_the_mask_behind_the_observation(tmp_path: Path) -> None:
+def test_a_loaded_policy_takes_the_mask_behind_the_observation_and_the_readme_of_an_exported_one_says_so(
+    tmp_path: Path,
+) -> None:
     (result,) = train([compose("policy=softmax", *GYMNASIUM, "total_env_steps=40")], [tmp_path])
     assert result.status == "completed", result.error
+    _, line = export(tmp_path, "torchscript", trust=["masked_envs"])
+    assert "on 1,000 observations" in line
+    text = (tmp_path / "export" / "torchscript" / "README.md").read_text()
+    assert "behind it the mask of legal actions: 5 numbers, 1 for legal, 0 for illegal" in text
+    assert "observation = torch.ones(1, 7, dtype=torch.float32)" in text
     policy = load_policy(tmp_path, trust="masked_envs")
     for legal in range(5):
         mask = [float(place == legal) for place in range(5)]

@@ -53,7 +53,7 @@ def run(command: str, monkeypatch) -> int:
 
 def test_the_commands_of_the_page_run_one_after_the_other_and_then_its_policy(folder, monkeypatch, capfd):
     (folder / "water_tank.py").write_text(TANK)
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     for command in COMMANDS:
         assert command.startswith("python -m pg_experiments.")
         assert run(command, monkeypatch) == 0, (command, capfd.readouterr().err)

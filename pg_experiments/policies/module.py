@@ -40,7 +40,8 @@ class PolicyModule(torch.nn.Module):
 
         Args:
             observation: `[observation]` or `[batch, observation]`; arrays and lists are converted. Of images, dicts and
-                the like it takes the vectors that `envs.spaces.observations_of` makes.
+                the like it takes the vectors that `envs.spaces.observations_of` makes. With `env.action_mask=true` the
+                mask follows.
 
         Returns:
             The action, `[]` or `[batch]` (int64) for discrete actions, `[action]` or `[batch, action]` for continuous.
