@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pg_experiments.algorithms.interface import Iteration, rollout_steps_of
 from pg_experiments.config import Config
+from pg_experiments.devices import CPU, drawn, moved
 from pg_experiments.envs.checks import name_of
 from pg_experiments.errors import reason_of
 from pg_experiments.evaluating.on_the_way import check_video
@@ -50,9 +51,11 @@ class Batch:
         check_video(configs[0], self.parts.env)
         dtype = DTYPES[configs[0].dtype]
         first = [generator_for(config.seed, "parameters") for config in configs]
-        self.policy = Learner(self.parts.optimizer, self.parts.trained_policy.init(first, dtype))
+        self.policy = Learner(self.parts.optimizer, drawn(lambda: self.parts.trained_policy.init(first, dtype)))
         self.statistics = first_statistics(self.parts, len(configs), num_envs(configs[0]))
-        self.baseline = self.parts.baseline.init(first, dtype)
+        self.baseline = drawn(lambda: self.parts.baseline.init(first, dtype))
+        if self.baseline:
+            self.baseline.parameters = moved(self.baseline.parameters, torch.get_default_device())
         self.generators = {run: generator_for(config.seed, "rollout") for run, config in enumerate(configs)}
         self.active = list(range(len(configs)))
         self.env_steps = [0] * len(configs)
@@ -143,7 +146,7 @@ class Batch:
         return torch.stack(flags).all(0).tolist()
 
     def state(self, runs: Sequence[int] | None = None) -> State:
-        """A copy of everything that training changes: each run as it was at the end of its last complete iteration.
+        """A copy, on the CPU, of everything that training changes: each run as after its last complete iteration.
 
         Args:
             runs: whose rows are wanted, in this order; None: all.
@@ -153,7 +156,7 @@ class Batch:
         statistics = {name: value[rows] for name, value in self.statistics.items()}
         policy = self.policy.select(rows).state()
         policy["parameters"] |= of_the_policy(statistics)
-        return {
+        state = {
             "policy": policy,
             "statistics": {name: value for name, value in statistics.items() if name not in policy["parameters"]},
             "baseline": self.baseline.select(rows).state() if self.baseline else None,
@@ -163,6 +166,7 @@ class Batch:
             "episodes": torch.tensor([self.episodes[run] for run in chosen]),
             "rollout": self._rollout.state(chosen) if isinstance(self._rollout, FixedRollout) else None,
         }
+        return moved(state, CPU)
 
     def _load(self, state: State) -> None:
         rows = torch.arange(len(self.configs))

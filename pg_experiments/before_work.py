@@ -45,10 +45,12 @@ def check_run(arguments: Sequence[str]) -> bool:
         key = "sweep.preview" if config.sweep.preview else "sweep.name"
         raise ConfigError(key, config.sweep.name or True, "is for sweeps; add -m, and several values of a key")
     folder = _folder_to_resume(flags.overrides) if config.checkpoint.resume else None
+    from pg_experiments.devices import check_device
     from pg_experiments.evaluating.on_the_way import check_video
     from pg_experiments.runs import build, stack
     from pg_experiments.sizing import check_parameters_fit
 
+    check_device(config.device)
     parts = build(stack([config]))
     check_parameters_fit(config, parts)
     check_video(config, parts.env)

@@ -159,7 +159,7 @@ class Config:
     algorithm: Any = "???"
     seed: int = per_run(0, at_least=0, at_most=2**63 - 1)
     total_env_steps: int = per_run(1_000_000, at_least=1)
-    device: str = checked("cpu", one_of=("cpu",))
+    device: str = checked("cpu", one_of=("cpu", "cuda", "cuda:N"), pattern=r"cpu|cuda(:(0|[1-9][0-9]?))?")
     dtype: str = checked("float32", one_of=("float32", "float64"))
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

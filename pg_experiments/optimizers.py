@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from pg_experiments.devices import CPU, moved, on
 from pg_experiments.errors import ConfigError, first_line
 from pg_experiments.exact import per_run
 from pg_experiments.policies.networks import FIXED, Parameters
@@ -66,6 +67,7 @@ class OptimizerSettings:
         target_kl = self.target_kl if self.target_kl is None else self.target_kl[rows]
         return replace(self, lr=self.lr[rows], max_gradient_norm=self.max_gradient_norm[rows], target_kl=target_kl)
 
+    @on(CPU)
     def check(self, key: str) -> None:
         """Try the optimizer on a few numbers, and refuse one for which runs in one tensor are not runs alone.
 
@@ -113,6 +115,7 @@ class OptimizerSettings:
                 raise ConfigError(f"{key}._target_", self._name, f"{kept}; {FITTING} can be used")
 
     @property
+    @on(CPU)
     def state_tensors(self) -> int:
         """How many numbers the optimizer remembers for every parameter, found by a step with one."""
         parameter = torch.zeros(2)
@@ -144,11 +147,13 @@ class Learner:
         self.settings = settings
         self.parameters = parameters
         self.steps = [0] * len(settings.lr)
-        self.factor = torch.ones(len(settings.lr), dtype=torch.float64)
-        self._gathered = torch.zeros(len(settings.lr), dtype=torch.long)  # gradients since the last step, and their sum
+        self.factor = torch.ones_like(settings.lr, dtype=torch.float64)
+        # gradients since the last step, and their sum
+        self._gathered = torch.zeros_like(settings.lr, dtype=torch.long)
         gathers = settings.accumulate > 1
         self._sum = {name: torch.zeros_like(part) for name, part in parameters.items() if gathers}
-        # what torch keeps of each element, `[runs, elements]`, and of a tensor as a whole, here of a run, `[runs]`
+        # what torch keeps of each element, `[runs, elements]`, and of a tensor as a whole, here of a run, `[runs]`;
+        # the latter, such as a count of steps, torch keeps on the CPU, because it reads them
         self._elements: dict[str, Tensor] = {}
         self._numbers: dict[str, Tensor] = {}
 
@@ -233,6 +238,7 @@ class Learner:
         factor = torch.where(kl < target / 2, factor * KL_FACTOR, factor).clamp(*KL_LIMITS)
         self.factor = torch.where(stepped, factor, self.factor)
 
+    @on(CPU)  # for what torch makes besides tensors that are like a parameter
     def _stepped(
         self, old: Float[Tensor, "runs elements"], gradient: Float[Tensor, "runs elements"]
     ) -> Float[Tensor, "runs elements"]:
@@ -271,7 +277,7 @@ class Learner:
         chosen._gathered = self._gathered[rows]
         chosen._sum = {name: part[rows] for name, part in self._sum.items()}
         chosen._elements = {key: part[rows] for key, part in self._elements.items()}
-        chosen._numbers = {key: part[rows] for key, part in self._numbers.items()}
+        chosen._numbers = {key: part[rows.to(part.device)] for key, part in self._numbers.items()}
         return chosen
 
     def state(self) -> dict[str, Any]:
@@ -290,11 +296,13 @@ class Learner:
         """Let the given runs go on from what `state` gave of them."""
         for row, steps in zip(rows.tolist(), state["steps"].tolist(), strict=True):
             self.steps[row] = steps
-        self.factor[rows], self._gathered[rows] = state["factor"], state["gathered"]
+        device = self.factor.device
+        self.factor[rows], self._gathered[rows] = state["factor"].to(device), state["gathered"].to(device)
         for name, part in self._sum.items():
-            part[rows] = state["sum"][name]
+            part[rows] = state["sum"][name].to(device)
         for name, parameter in self.parameters.items():
-            parameter[rows] = state["parameters"][name]
-        for kind, kept in (("elements", self._elements), ("numbers", self._numbers)):
-            for key, part in state[kind].items():
-                kept.setdefault(key, part.new_zeros(len(self.steps), *part.shape[1:]))[rows] = part
+            parameter[rows] = state["parameters"][name].to(device)
+        for kept, parts in ((self._elements, moved(state["elements"], device)), (self._numbers, state["numbers"])):
+            for key, part in parts.items():
+                own = kept.setdefault(key, part.new_zeros(len(self.steps), *part.shape[1:]))
+                own[rows.to(own.device)] = part.to(own.device)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Generator, Tensor
 
+from pg_experiments.devices import drawn
 from pg_experiments.envs.interface import Env
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
@@ -107,8 +108,11 @@ class Rollout:
         if not runs:
             return
         size = self._env.spec.reset_noise_size
-        noise = [torch.rand(self._num_envs, size, generator=generators[run], dtype=self._dtype) for run in runs]
-        state, observation = checked_reset(self._env, torch.stack(noise), runs)
+        own = [generators[run] for run in runs]
+        noise = drawn(
+            lambda: torch.stack([torch.rand(self._num_envs, size, generator=each, dtype=self._dtype) for each in own])
+        )
+        state, observation = checked_reset(self._env, noise, runs)
         running = torch.ones(len(runs), self._num_envs, dtype=torch.bool)
         if self.playing:
             parameters = {name: torch.cat([own, parameters[name]]) for name, own in self._parameters.items()}
@@ -191,7 +195,7 @@ class Rollout:
         place = self._steps[run] % CHUNK
         if place == 0:
             shape = (CHUNK, self._num_envs)
-            self._noise[run] = self._policy.draw_noise(self._generators[run], shape, self._dtype)
+            self._noise[run] = drawn(lambda: self._policy.draw_noise(self._generators[run], shape, self._dtype))
         return self._noise[run][place : place + WINDOW]
 
     def _keep(self, parts: Sequence[Tensor]) -> None:

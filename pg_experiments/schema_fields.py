@@ -1,6 +1,7 @@
 """Fields of a config schema: a default, the allowed values, and whether runs of one batch may differ in it."""
 
 import math
+import re
 from dataclasses import field
 from typing import Any
 
@@ -20,6 +21,7 @@ def checked(
     at_least: float | None = None,
     at_most: float | None = None,
     one_of: tuple[str, ...] | None = None,
+    pattern: str | None = None,
     items: tuple[int, int] | None = None,
     per_run: bool = False,
 ) -> Any:
@@ -29,6 +31,7 @@ def checked(
         default: the value when nothing is given; a list is copied for every config.
         above, at_least, at_most: the range of a number (or of each number of a list).
         one_of: the allowed words.
+        pattern: regular expression of what is allowed, where `one_of` only describes it.
         items: the fewest and the most items of a list.
         per_run: runs of one batch may each have their own value; it reaches the parts as a tensor `[runs]`.
     """
@@ -37,6 +40,7 @@ def checked(
         "at_least": at_least,
         "at_most": at_most,
         "one_of": one_of,
+        "pattern": pattern,
         "items": items,
         "per_run": per_run,
     }
@@ -67,9 +71,9 @@ def check_value(key: str, value: Any, metadata: dict[str, Any]) -> None:
     if isinstance(value, list) and (items := metadata.get("items")) and not items[0] <= len(value) <= items[1]:
         numbers = f"{items[0]}" if items[0] == items[1] else f"from {items[0]} to {items[1]}"
         raise ConfigError(key, value, f"must have {numbers} items, and has {len(value)}")
-    words = metadata.get("one_of")
+    words, pattern = metadata.get("one_of"), metadata.get("pattern")
     for word in value if isinstance(value, list) else [value]:
-        if words and word not in words:
+        if words and not (re.fullmatch(pattern, str(word)) if pattern else word in words):
             raise ConfigError(key, word, f"must be one of {', '.join(words)}.{nearest(str(word), words)}")
 
 

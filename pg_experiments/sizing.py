@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import torch
+
 from pg_experiments.config import Config
 from pg_experiments.errors import ConfigError
 from pg_experiments.optimizers import OptimizerSettings
@@ -19,7 +21,7 @@ def check_parameters_fit(config: Config, parts: Parts, runs: int = 1) -> None:
         runs: that train as one program.
     """
     needed = {part: runs * learner_bytes(config, parts, part) for part in ("policy", "baseline")}
-    available = available_bytes()
+    available = available_bytes(config.device)
     if sum(needed.values()) <= available:
         return
     part = max(needed, key=lambda name: needed[name])
@@ -59,8 +61,13 @@ def _network(part: object) -> Network | None:
     return network if isinstance(network, Network) else None
 
 
-def available_bytes() -> float:
-    """Memory that this process may still take: of the machine, or of its control group where that is less."""
+def available_bytes(device: str = "cpu") -> float:
+    """Memory that this process may still take: of the machine, or of its control group where that is less.
+
+    Of a CUDA device it is the device's own; where there is none, as where jobs for a cluster are made, the machine's.
+    """
+    if device.startswith("cuda") and torch.cuda.is_available():
+        return float(torch.cuda.mem_get_info(device)[0])
     free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -14,6 +14,7 @@ from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.backend_config import taken
 from pg_experiments.batch import Batch, State, joined, parameters_of, rows_of, what_they_raise
 from pg_experiments.config import Config, config_sha256, evaluation_seed
+from pg_experiments.devices import CPU, check_device, moved, on
 from pg_experiments.envs.hanging import failed_first
 from pg_experiments.errors import EnvError, UserError, reason_of
 from pg_experiments.evaluating.on_the_way import video_of
@@ -27,7 +28,7 @@ from pg_experiments.recording import EVALUATION, Errors, Recording, together
 from pg_experiments.results import RunResult, parameters_sha256
 from pg_experiments.resume import env_steps_of, iterations_of
 from pg_experiments.run_folder import FolderError
-from pg_experiments.runs import DTYPES
+from pg_experiments.runs import DTYPES, Parts, build, stack
 from pg_experiments.surroundings import surroundings
 
 WAITING_SECONDS = 10.0  # runs that have ended wait so long for others, to be evaluated as one program
@@ -87,11 +88,12 @@ def train(
     folders = {Path(folder).resolve() for folder in run_dirs or []}
     if run_dirs is not None and not len(run_dirs) == len(folders) == len(configs):
         raise UserError(f"train needs one folder per run: {len(configs)} configs, {len(folders)} different folders")
+    check_device(configs[0].device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # with more, sums are split by size and a run would depend on its neighbours
     keep_freed_memory()
     try:
-        with heard():
+        with heard(), on(configs[0].device):
             try:
                 return _Training(configs, run_dirs, display).run()
             except Stop as stop:  # before there was anything to save, or for the second time
@@ -126,7 +128,18 @@ class _Training:
         self.display = display
         self.surroundings = surroundings()
         self.training_seconds = 0.0
+        self._parts_on_cpu: Parts | None = None
         self._resume()
+
+    @property
+    def parts_on_cpu(self) -> Parts:
+        """What policies and pictures of the states are made with, which are on the CPU."""
+        if torch.device(self.configs[0].device).type == CPU:
+            return self.batch.parts
+        if self._parts_on_cpu is None:
+            with on(CPU):
+                self._parts_on_cpu = build(stack(self.configs[:1]))
+        return self._parts_on_cpu
 
     def _resume(self) -> None:
         """Put every run that is to be resumed where its folder says that it was."""
@@ -304,15 +317,16 @@ class _Training:
 
     def _evaluate(self, ended: Sequence[Ended]) -> list[Evaluation | str]:
         """The deterministic evaluation of each run, from random numbers of its own; what it raised, if it did."""
-        states = [state["policy"]["parameters"] for _, state in ended]
+        states = [moved(state["policy"]["parameters"], torch.get_default_device()) for _, state in ended]
         seeds, config = [evaluation_seed(self.configs[run]) for run, _ in ended], self.configs[0]
         parts, episodes = self.batch.parts, config.evaluation.episodes
         return evaluate_each(parts.policy, states, parts.env, seeds, episodes, DTYPES[config.dtype])
 
     def _video(self, ended: Ended) -> Any:
         """Of one episode of a run's evaluation, if it is asked for; or why there is none."""
-        config, parts = self.configs[ended.run], self.batch.parts
-        return video_of(config, parts.policy, ended.state["policy"]["parameters"], parts.env)
+        config, parts = self.configs[ended.run], self.parts_on_cpu
+        with on(CPU):
+            return video_of(config, parts.policy, ended.state["policy"]["parameters"], parts.env)
 
     def _final_video(self, ended: Ended, outcome: Evaluation | str) -> Any:
         """Of the last evaluation, where that of the last iteration has not been the same."""
@@ -348,7 +362,7 @@ class _Training:
             env_backend=taken(self.configs[run].env),
             **self.surroundings,
             run_dir=self.recording.paths[run] if self.recording.paths else None,
-            policy=PolicyModule(self.batch.parts.policy, state["policy"]["parameters"]),
+            policy=PolicyModule(self.parts_on_cpu.policy, state["policy"]["parameters"]),
         )
         if run in self.recording:
             problem = self.recording.finish(run, result, state, seconds, details, video)

@@ -32,7 +32,7 @@ class History:
     def load(self, rows: Int64[Tensor, " rows"], state: Mapping[str, Any]) -> None:
         """Let the given runs go on from what `state` gave of them."""
         for name, parameter in self.parameters.items():
-            parameter[rows] = state["parameters"][name]
+            parameter[rows] = state["parameters"][name].to(parameter.device)
 
     def add(self, decay: Float[Tensor, " runs"], news: Parameters) -> None:
         """kept ← decay · kept + new, for every tensor.

@@ -55,7 +55,7 @@ class CartPole:
         # one fused operation (x + value * y * z) where it says the same: a small step costs as much as its operations
         position, velocity, angle, angular_velocity = state
         sine, cosine = torch.sin(angle), torch.cos(angle)
-        pushes, inertia_upright, position_limit, angle_limit = _constants(angle.dtype)
+        pushes, inertia_upright, position_limit, angle_limit = _constants(angle.dtype, angle.device)
         push = torch.addcmul(pushes.take(action), angular_velocity.square(), sine, value=POLE_MASS_LENGTH / MASS_TOTAL)
         torque = torch.addcmul(sine, cosine, push, value=-1 / GRAVITY)
         inertia = torch.addcmul(inertia_upright, cosine, cosine, value=-POLE_MASS_LENGTH / MASS_TOTAL / GRAVITY)
@@ -82,12 +82,12 @@ class CartPole:
 
 
 @cache
-def _constants(dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """Accelerations by a push to the left and right, m/s²; 4/3 of the pole's half length over gravity, s²; both limits.
 
     As tensors, because torch makes a new one of a Python number in every comparison and product.
     """
-    left = torch.tensor(-FORCE / MASS_TOTAL, dtype=dtype)
-    pushes = torch.add(left, torch.tensor([0, 1]), alpha=2 * FORCE / MASS_TOTAL)
+    left = torch.tensor(-FORCE / MASS_TOTAL, dtype=dtype, device=device)
+    pushes = torch.add(left, torch.tensor([0, 1], device=device), alpha=2 * FORCE / MASS_TOTAL)
     numbers = (POLE_HALF_LENGTH * 4 / 3 / GRAVITY, POSITION_LIMIT, ANGLE_LIMIT)
-    return pushes, *(torch.tensor(number, dtype=dtype) for number in numbers)
+    return pushes, *(torch.tensor(number, dtype=dtype, device=device) for number in numbers)

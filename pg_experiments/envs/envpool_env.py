@@ -113,21 +113,21 @@ class EnvPoolEnv:
         """Make a pool, each copy with a seed of its two random numbers, see `seeds_of`."""
         runs, envs = noise.shape[:2]
         pool, observation = self._begun(seeds_of(noise).flatten().tolist())
-        self._real = noise.numpy().dtype
+        self._real = noise.cpu().numpy().dtype
         number = np.arange(runs * envs, dtype=np.int32).reshape(runs, envs)
         copies = Copies([pool], np.zeros_like(number), number)
-        return copies, torch.from_numpy(observation).to(noise.dtype).reshape(runs, envs, -1)
+        return copies, torch.as_tensor(observation).to(noise.dtype).reshape(runs, envs, -1)
 
     def restart(
         self, state: Copies, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs 2"]
     ) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Replace the copies that are over by those of a new pool: a pool's seeds are fixed when it is made."""
         observation = torch.zeros(*over.shape, self.spec.observation_size, dtype=noise.dtype)
-        chosen, seeds = over.numpy(), seeds_of(noise)[over].tolist()
+        chosen, seeds = over.cpu().numpy(), seeds_of(noise)[over].tolist()
         if not seeds:
             return state, observation
         pool, first = self._begun(seeds)
-        observation[over] = torch.from_numpy(first).to(noise.dtype)
+        observation[over] = torch.as_tensor(first).to(noise.dtype)
         place, number = state.pool.copy(), state.number.copy()
         place[chosen], number[chosen] = len(state.pools), np.arange(len(first), dtype=np.int32)
         return _with_used_pools([*state.pools, pool], place, number), observation
@@ -149,11 +149,11 @@ class EnvPoolEnv:
     ) -> Transition:
         """Step the copies whose episode is not over; the others give zeros."""
         # arrays with one index for all copies: this is done for every step, and takes longer than classic control
-        actions = action.numpy().reshape(running.numel(), *action.shape[2:]).astype(self._action_type, copy=False)
+        actions = action.cpu().numpy().reshape(running.numel(), *action.shape[2:]).astype(self._action_type, copy=False)
         observation = np.zeros((running.numel(), self.spec.observation_size), self._real)
         reward = np.zeros(running.numel(), self._real)
         terminated, truncated = np.zeros(running.numel(), bool), np.zeros(running.numel(), bool)
-        (playing,) = running.numpy().reshape(-1).nonzero()
+        (playing,) = running.cpu().numpy().reshape(-1).nonzero()
         for place, pool in enumerate(state.pools):
             own = playing if len(state.pools) == 1 else playing[state.pool.reshape(-1)[playing] == place]
             if len(own):
@@ -163,10 +163,10 @@ class EnvPoolEnv:
                 observation[own], reward[own], truncated[own] = given["obs"], given["reward"], given["trunc"]
                 terminated[own] = given["done"] > given["trunc"]
         parts = (observation, reward, terminated, truncated)
-        return Transition(state, *(torch.from_numpy(part).view(*running.shape, *part.shape[1:]) for part in parts))
+        return Transition(state, *(torch.as_tensor(part).view(*running.shape, *part.shape[1:]) for part in parts))
 
     def select(self, state: Copies, rows: Int64[Tensor, " rows"]) -> Copies:
-        kept = rows.numpy()
+        kept = rows.cpu().numpy()
         return _with_used_pools(state.pools, state.pool[kept], state.number[kept])
 
     def join(self, states: Sequence[Copies]) -> Copies:

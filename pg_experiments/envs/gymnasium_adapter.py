@@ -126,13 +126,13 @@ class GymnasiumEnv:
                 self._put(observation, seen, info, "reset", run, index)
         self._check_finite("reset", observation)
         self._dtype = noise.dtype
-        return state, torch.from_numpy(observation).to(self._dtype)
+        return state, torch.as_tensor(observation).to(self._dtype)
 
     def step(
         self, state: Copies, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
     ) -> Transition:
         """Step the copies whose episode is not over; the others give zeros."""
-        actions = action.numpy()
+        actions = action.cpu().numpy()
         shape = (len(state), len(state[0]))
         observation = np.zeros((*shape, self.spec.observation_size))
         reward, terminated, truncated = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
@@ -160,10 +160,10 @@ class GymnasiumEnv:
         self._check_finite("step", observation, reward)
         return Transition(
             state,
-            torch.from_numpy(observation).to(self._dtype),
-            torch.from_numpy(reward).to(self._dtype),
-            torch.from_numpy(terminated),
-            torch.from_numpy(truncated),
+            torch.as_tensor(observation).to(self._dtype),
+            torch.as_tensor(reward).to(self._dtype),
+            torch.as_tensor(terminated),
+            torch.as_tensor(truncated),
         )
 
     def select(self, state: Copies, rows: Int64[Tensor, " rows"]) -> Copies:

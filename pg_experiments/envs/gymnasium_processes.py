@@ -96,22 +96,22 @@ class GymnasiumProcesses:
             self._workers.connections += [self._started() for _ in range(self._count)]
         self._dtype = noise.dtype
         state = self._new(noise.shape[1])
-        answers = self._asked(state, "reset", noise.numpy())
-        return state, torch.from_numpy(np.concatenate([answer[0] for answer in answers], 1))
+        answers = self._asked(state, "reset", noise.cpu().numpy())
+        return state, torch.as_tensor(np.concatenate([answer[0] for answer in answers], 1))
 
     def restart(
         self, state: Remote, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs 2"]
     ) -> tuple[Remote, Float[Tensor, "runs envs observation"]]:
         """Reset the copies that are over, see `GymnasiumEnv.restart`."""
-        answers = self._asked(state, "restart", over.numpy(), noise.numpy())
-        return state, torch.from_numpy(np.concatenate([answer[0] for answer in answers], 1))
+        answers = self._asked(state, "restart", over.cpu().numpy(), noise.cpu().numpy())
+        return state, torch.as_tensor(np.concatenate([answer[0] for answer in answers], 1))
 
     def step(
         self, state: Remote, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
     ) -> Transition:
         """Step the copies whose episode is not over; the others give zeros."""
-        answers = self._asked(state, "step", action.numpy(), running.numpy())
-        return Transition(state, *(torch.from_numpy(np.concatenate(part, 1)) for part in zip(*answers, strict=True)))
+        answers = self._asked(state, "step", action.cpu().numpy(), running.cpu().numpy())
+        return Transition(state, *(torch.as_tensor(np.concatenate(part, 1)) for part in zip(*answers, strict=True)))
 
     def select(self, state: Remote, rows: Int64[Tensor, " rows"]) -> Remote:
         return self._told("select", [state], rows.tolist())

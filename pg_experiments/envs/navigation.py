@@ -107,7 +107,7 @@ class NavigationDiscrete:
         action: Int64[Tensor, "runs envs"],
         running: Bool[Tensor, "runs envs"],
     ) -> Transition:
-        move_x, move_y = _moves(state[0].dtype)
+        move_x, move_y = _moves(state[0].dtype, state[0].device)
         return _move(state, move_x[action], move_y[action])
 
     def twin(self) -> Twin:
@@ -121,9 +121,9 @@ class NavigationDiscrete:
 
 
 @cache
-def _moves(dtype: torch.dtype) -> tuple[Float[Tensor, " actions"], Float[Tensor, " actions"]]:
+def _moves(dtype: torch.dtype, device: torch.device) -> tuple[Float[Tensor, " actions"], Float[Tensor, " actions"]]:
     """What each discrete action adds to x and to y, in m."""
-    move_x, move_y = torch.zeros(5, dtype=dtype), torch.zeros(5, dtype=dtype)
+    move_x, move_y = torch.zeros(2, 5, dtype=dtype, device=device).unbind(0)
     move_x[RIGHT], move_x[LEFT] = DISCRETE_STEP, -DISCRETE_STEP
     move_y[UP], move_y[DOWN] = DISCRETE_STEP, -DISCRETE_STEP
     return move_x, move_y

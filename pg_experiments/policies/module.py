@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pg_experiments.checkpoint import load, missing, named
 from pg_experiments.config import Config, walk
+from pg_experiments.devices import CPU, on
 from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
@@ -74,6 +75,7 @@ def load_policy(run_dir: str | Path, checkpoint: str = "last", trust: str | Sequ
     return PolicyModule(policy, parameters)
 
 
+@on(CPU)  # where its policy acts, wherever it was trained
 def restore(run_dir: Path, checkpoint: str = "last", trust: Sequence[str] = ()) -> tuple[Policy, Parameters, Config]:
     """A run's policy, its parameters `[1, ...]`, and its config."""
     config = load_config(run_dir, trust)

@@ -4,10 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pg_experiments.devices import check_device
 from pg_experiments.errors import UserError
 from pg_experiments.evaluating.on_the_way import check_video
 from pg_experiments.runs import build, stack, structure_of
 from pg_experiments.sizing import check_parameters_fit
+from pg_experiments.sweeps.backends.interface import EXTRAS
 from pg_experiments.sweeps.jobs import Job
 
 
@@ -54,18 +56,24 @@ def check_parts(jobs: Sequence[Job]) -> None:
     """Build what every group of jobs needs; of a group that cannot be built, name the first job that cannot."""
     for group in group_by_structure(jobs):
         try:
-            parts = build(stack([job.config for job in group]))
-            check_parameters_fit(group[0].config, parts)
-            check_video(group[0].config, parts.env)
+            _check_program(group)
         except UserError as error:
             for job in group:
                 try:
-                    parts = build(stack([job.config]))
-                    check_parameters_fit(job.config, parts)
-                    check_video(job.config, parts.env)
+                    _check_program([job])
                 except UserError as own:
                     raise UserError(f"{own} (job {job.number}: {job.name})") from error
             raise
+
+
+def _check_program(jobs: Sequence[Job]) -> None:
+    """Build the parts of jobs of equal structure."""
+    config = jobs[0].config
+    if jobs[0].base.node.hydra.launcher.get("backend") not in EXTRAS:  # whose machines may have what this one has not
+        check_device(config.device)
+    parts = build(stack([job.config for job in jobs]))
+    check_parameters_fit(config, parts)
+    check_video(config, parts.env)
 
 
 def make_plan(groups: list[list[Job]], workers: int, limits: Sequence[tuple[int, str]]) -> Plan:

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from pg_experiments.batch import Batch
+from pg_experiments.devices import on
 from pg_experiments.progress import duration
 from pg_experiments.sizing import available_bytes
 from pg_experiments.sweeps.backends.interface import expected_workers
@@ -60,7 +61,7 @@ def estimate(plan: Plan) -> str:
         seconds += steps / _env_steps_per_second(group[:size]) / plan.workers
     return (
         f"estimated memory: at most {memory / 1e9:.1f} GB for {plan.workers} workers "
-        f"({available_bytes() / 1e9:.1f} GB are available)\n"
+        f"({available_bytes(plan.batches[0][0].config.device) / 1e9:.1f} GB are available)\n"
         f"estimated time: {duration(seconds)} of training, at the speed of the first iterations, measured just now; "
         "episodes that grow longer make it faster"
     )
@@ -71,11 +72,12 @@ def _env_steps_per_second(batch: Sequence[Job]) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        trial = Batch([job.config for job in batch])
-        trial.iterate()  # the first one is slower: memory is taken and kernels are chosen
-        before, begin = sum(trial.env_steps), time.perf_counter()
-        while time.perf_counter() - begin < TRIAL_SECONDS:
-            trial.iterate()
-        return (sum(trial.env_steps) - before) / (time.perf_counter() - begin)
+        with on(batch[0].config.device):
+            trial = Batch([job.config for job in batch])
+            trial.iterate()  # the first one is slower: memory is taken and kernels are chosen
+            before, begin = sum(trial.env_steps), time.perf_counter()
+            while time.perf_counter() - begin < TRIAL_SECONDS:
+                trial.iterate()
+            return (sum(trial.env_steps) - before) / (time.perf_counter() - begin)
     finally:
         torch.set_num_threads(threads)

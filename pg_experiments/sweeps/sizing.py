@@ -15,10 +15,10 @@ def batch_limit(config: Config, workers: int) -> tuple[int, str]:
 
     Args:
         config: of one of the runs.
-        workers: that share the machine.
+        workers: that share the machine, and its CUDA device where the config names one.
     """
     each = run_bytes(config)
-    available = MEMORY_SHARE * available_bytes() / workers - WORKER_BYTES
+    available = MEMORY_SHARE * available_bytes(config.device) / workers - WORKER_BYTES
     fitting = max(1, int(available / each))
     if fitting < MOST_RUNS:
         return fitting, f"memory, {each / 1e6:,.0f} MB a run"
