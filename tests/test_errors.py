@@ -159,7 +159,9 @@ WORDS = [
         "baseline.optimizer.schedule=kl_adaptive",
         says=("baseline.optimizer.schedule=kl_adaptive", "constant, linear or cosine"),
     ),
-    case("device=cuda", says=("device=cuda", "cpu")),
+    case("device=gpu", says=("device=gpu", "must be one of cpu, cuda, cuda:N", "Did you mean 'cpu'?")),
+    case("device=cuda:N", says=("device=cuda:N", "must be one of cpu, cuda, cuda:N")),
+    case("device=mps", says=("device=mps", "must be one of cpu, cuda, cuda:N")),
     case("dtype=float16", says=("dtype=float16", "float32, float64")),
     case("logging.progress=fancy", says=("logging.progress=fancy", "auto, rich, plain, none")),
 ]
@@ -284,6 +286,14 @@ def test_a_folder_that_holds_a_run_is_refused_before_anything_in_it_is_touched(r
     assert outcome.files == []
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+@pytest.mark.parametrize("flags", [(), ("-m", "seed=1,2"), ("-m", "seed=1,2", "hydra/launcher=basic")])
+def test_a_device_that_is_not_there_stops_before_any_work(run_train, flags):
+    outcome = run_train(*flags, "device=cuda:1", *TINY)
+    assert_one_line(outcome, "device=cuda:1: is not there: torch", "must be cpu here")
+    assert outcome.files == []
+
+
 @pytest.mark.parametrize("group", ["policy", "baseline"])
 @pytest.mark.parametrize("flags", [(), ("-m", "seed=1,2")])
 def test_networks_that_do_not_fit_into_the_memory_are_refused_with_both_sizes(run_train, group, flags):
@@ -294,7 +304,7 @@ def test_networks_that_do_not_fit_into_the_memory_are_refused_with_both_sizes(ru
 
 
 def test_the_python_api_refuses_too_many_runs_for_the_memory(monkeypatch):
-    monkeypatch.setattr("pg_experiments.sizing.available_bytes", lambda: 1e6)
+    monkeypatch.setattr("pg_experiments.sizing.available_bytes", lambda device: 1e6)
     configs = [compose(*TINY, f"seed={seed}") for seed in range(10)]
     with pytest.raises(ConfigError, match=r"^policy.hidden_sizes=\[64, 64\]: the parameters of 10 runs .* need"):
         train(configs)
