@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from pg_experiments.devices import drawn, moved
 from pg_experiments.envs.interface import Env
 from pg_experiments.envs.restarting import consists_of_tensors, restarted, tensors_of, with_tensors
 from pg_experiments.episodes import InProgress, finished_episodes
@@ -126,6 +127,7 @@ class FixedRollout:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave of all runs, in their order."""
+        state = moved(dict(state), torch.get_default_device())
         rows = state["begun"].nonzero()[:, 0]
         self._runs = rows.tolist()
         if not self._runs:
@@ -144,8 +146,9 @@ class FixedRollout:
     def _reset(self, new: list[int]) -> None:
         """Let the copies of some runs begin their first episodes."""
         size = self._env.spec.reset_noise_size
-        noise = torch.stack(
-            [torch.rand(self._num_envs, size, generator=self._generators[run], dtype=self._dtype) for run in new]
+        own = [self._generators[run] for run in new]
+        noise = drawn(
+            lambda: torch.stack([torch.rand(self._num_envs, size, generator=each, dtype=self._dtype) for each in own])
         )
         state, observation = checked_reset(self._env, noise, new)
         progress = InProgress.none_yet(len(new), self._num_envs)
@@ -163,13 +166,18 @@ class FixedRollout:
 
     def _draw(self, steps: int) -> tuple[Sequence[Tensor], Sequence[Float[Tensor, "runs envs noise"]]]:
         """For each of the next steps, the noise of the actions and of resets after it."""
-        actions, resets = [], []
-        for run in self._runs:
-            generator, shape = self._generators[run], (steps, self._num_envs)
-            actions.append(self._policy.draw_noise(generator, shape, self._dtype))
-            size = self._env.spec.reset_noise_size
-            resets.append(torch.rand(*shape, size, generator=generator, dtype=self._dtype))
-        return torch.stack(actions, 1).unbind(0), torch.stack(resets, 1).unbind(0)
+
+        def draw() -> dict[str, Tensor]:
+            actions, resets = [], []
+            for run in self._runs:
+                generator, shape = self._generators[run], (steps, self._num_envs)
+                actions.append(self._policy.draw_noise(generator, shape, self._dtype))
+                size = self._env.spec.reset_noise_size
+                resets.append(torch.rand(*shape, size, generator=generator, dtype=self._dtype))
+            return {"actions": torch.stack(actions, 1), "resets": torch.stack(resets, 1)}
+
+        noise = drawn(draw)
+        return noise["actions"].unbind(0), noise["resets"].unbind(0)
 
     def _outcome(
         self,

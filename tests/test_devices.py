@@ -11,7 +11,7 @@ import pytest
 import torch
 from far_device import Far, far_device
 from test_resume import StopsAt
-from test_runs_are_independent import BASELINES, ENVS, OPTIMIZERS, PAIRS, outcome
+from test_runs_are_independent import ALGORITHMS, BASELINES, ENVS, OPTIMIZERS, PAIRS, outcome
 from test_runs_are_independent import make_configs as make_configs_of
 from torch import Tensor
 from type_checks import without_type_checks
@@ -70,6 +70,12 @@ def assert_same_as_near(configs: Sequence[Config]) -> None:
 @pytest.mark.parametrize(("policy", "env"), PAIRS)
 def test_every_policy_and_environment_is_trained_elsewhere_to_the_same_bits(policy: str, env: str) -> None:
     assert_same_as_near(make_configs(policy, env, "value_network"))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("policy", "env"), [("softmax", "cartpole"), ("gaussian", "gymnasium_mountain_car")])
+def test_every_algorithm_is_trained_elsewhere_to_the_same_bits(policy: str, env: str, algorithm: str) -> None:
+    assert_same_as_near(make_configs(policy, env, "value_network", *ALGORITHMS[algorithm], "algorithm.rollout_steps=9"))
 
 
 @pytest.mark.parametrize("baseline", BASELINES)

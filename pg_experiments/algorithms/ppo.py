@@ -11,6 +11,7 @@ from pg_experiments.advantages import Targets, value_targets
 from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.baselines.interface import ValueFunction
 from pg_experiments.dense import Dense
+from pg_experiments.devices import drawn
 from pg_experiments.gradients import log_probs, network_gradients, score_gradients
 from pg_experiments.metrics import Means, explained_variance
 from pg_experiments.optimizers import Learner
@@ -90,7 +91,7 @@ class PPO:
         network, numbers = baseline.network, (self.reward_scale, self.gamma, self.gae_lambda)
         targets = first = value_targets(network, baseline_learner.parameters, trajectory, *numbers)
         old_log_prob = log_probs(policy, policy_learner.parameters, samples, observation, action)
-        orders = torch.stack([self._deal(generator, samples.size) for generator in generators], 1)
+        orders = drawn(lambda: torch.stack([self._deal(generator, samples.size) for generator in generators], 1))
         coefficient = self.entropy_coefficient * schedule_factors(self.entropy_schedule, progress)
         going, means = torch.ones(runs, dtype=torch.bool), Means()
         for place, chosen in enumerate(self._minibatches(orders)):

@@ -56,8 +56,8 @@ class Beta:
         The result is rounded into the open interval (0, 1).
         """
         uniform = torch.special.ndtr(noise.detach().double())
-        alpha, beta = (1 + part.detach().double().numpy() for part in (self.excess_alpha, self.excess_beta))
-        found = torch.from_numpy(special.betaincinv(alpha, beta, uniform.numpy())).to(self.excess_alpha.dtype)
+        alpha, beta = (1 + part.detach().double().cpu().numpy() for part in (self.excess_alpha, self.excess_beta))
+        found = torch.as_tensor(special.betaincinv(alpha, beta, uniform.cpu().numpy()), dtype=self.excess_alpha.dtype)
         limits = torch.finfo(found.dtype)
         return found.clamp(limits.tiny, 1 - limits.eps / 2)
 

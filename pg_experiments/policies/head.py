@@ -86,7 +86,8 @@ class HeadPolicy:
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
         parameters = self.network.init(generators, dtype)
-        parameters[self.network.names[-1]] += self.head.first_output(len(generators), dtype)
+        bias = parameters[self.network.names[-1]]
+        bias += self.head.first_output(len(generators), dtype).to(bias.device)  # drawn on the CPU, wherever it will be
         return parameters | self.head.init(len(generators), dtype)
 
     def actor(self, parameters: Parameters) -> Callable[[Tensor], Distribution]:

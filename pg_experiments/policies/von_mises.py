@@ -97,7 +97,7 @@ def quantile(kappa: Float[Tensor, "*any"], noise: Float[Tensor, "*any"]) -> Floa
     """
     kappa = kappa.double().clamp(min=1e-6)  # below, uniform to 1e-6 / π
     wanted = torch.erf(noise.detach().double().abs() * math.sqrt(0.5))
-    nodes, weights = _rule()
+    nodes, weights = (part.to(kappa.device) for part in _rule())
     root = torch.sqrt(2 * kappa)
     low, high = torch.zeros_like(wanted), 2 * torch.asin((0.5 * WIDEST / torch.sqrt(kappa)).clamp(max=1.0))
     normal = torch.erfinv(wanted * torch.erf(root)) / root
