@@ -59,7 +59,7 @@ SIDES = {  # name, program and arguments; ratios are to the latest reference
     "actor_critic, 50 runs": (OURS, ("50", "30000", *ACTOR_CRITIC)),
     "Stable-Baselines3 PPO": (REFERENCE, ("ppo", "30000")),
     "ppo, 1 run": (OURS, ("1", "60000", *PPO)),
-    "ppo, 20 runs": (OURS, ("20", "20000", *PPO)),
+    "ppo, 50 runs": (OURS, ("50", "16384", *PPO)),
 }
 
 

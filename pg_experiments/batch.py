@@ -19,7 +19,7 @@ from pg_experiments.optimizers import Learner
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.randomness import generator_for
 from pg_experiments.rollout import Episodes, Rollout, Trajectory
-from pg_experiments.runs import DTYPES, build, num_envs, stack
+from pg_experiments.runs import DTYPES, Parts, Runs, build, num_envs, stack
 from pg_experiments.schedules import KL_ADAPTIVE
 from pg_experiments.sizing import check_parameters_fit
 from pg_experiments.wrappers.learning import as_learned, first_statistics, of_the_policy
@@ -62,6 +62,7 @@ class Batch:
         self.iterations = [0] * len(configs)
         self.episodes = [0] * len(configs)
         self._rollout = self._make_rollout(dtype)
+        self._latest: tuple[list[int], Runs, Parts] | None = None
         if state is not None:
             self._load(state)
         self._before = {run: generator.get_state() for run, generator in self.generators.items()}
@@ -93,8 +94,7 @@ class Batch:
     def _learn(self, runs: Sequence[int], episodes: Episodes, trajectory: Trajectory) -> Iteration:
         """Let some runs learn from their episodes. Only when all went well it changes anything."""
         rows = torch.tensor(runs)
-        own = self.runs.select(rows)
-        parts = build(own, self.parts.env)
+        own, parts = self._own(runs)
         policy = self.policy.select(rows)
         baseline = self.baseline.select(rows) if self.baseline else None
         played = torch.tensor([self.env_steps[run] for run in runs], dtype=torch.float64)
@@ -119,9 +119,12 @@ class Batch:
             policy.adapt(kl, torch.tensor(policy.steps) > torch.tensor(steps))
             iteration = iteration._replace(metrics={**iteration.metrics, "policy/kl": kl})
         iteration = with_env_problems(iteration, trajectory, name_of(self.parts.env))
-        self.policy.load(rows, policy.state())
-        if self.baseline and baseline:
-            self.baseline.load(rows, baseline.state())
+        if list(runs) == list(range(len(self.configs))):
+            self.policy, self.baseline = policy, baseline
+        else:
+            self.policy.load(rows, policy.state())
+            if self.baseline and baseline:
+                self.baseline.load(rows, baseline.state())
         for name, value in statistics.items():
             self.statistics[name][rows] = value
         counts = zip(runs, iteration.env_steps, episodes.finished.sum(1).tolist(), strict=True)
@@ -131,6 +134,13 @@ class Batch:
             self.iterations[run] += 1
             self._before[run] = self.generators[run].get_state()
         return iteration
+
+    def _own(self, runs: Sequence[int]) -> tuple[Runs, Parts]:
+        """Numbers and parts of some runs: those of the iteration before, when they are the same runs."""
+        if self._latest is None or self._latest[0] != list(runs):
+            own = self.runs.select(torch.tensor(runs))
+            self._latest = list(runs), own, build(own, self.parts.env)
+        return self._latest[1:]
 
     def end(self, run: int) -> None:
         """Let a run not go on; of what it has begun since its last complete iteration, nothing is left."""
@@ -142,8 +152,8 @@ class Batch:
         learners = [self.policy, self.baseline] if self.baseline else [self.policy]
         tensors = [parameter for learner in learners for parameter in learner.parameters.values()]
         tensors += self.statistics.values()
-        flags = [tensor.flatten(1)[list(runs)].isfinite().all(1) for tensor in tensors]
-        return torch.stack(flags).all(0).tolist()
+        finite = torch.cat([tensor.flatten(1) for tensor in tensors], 1).isfinite().all(1).tolist()
+        return [finite[run] for run in runs]
 
     def state(self, runs: Sequence[int] | None = None) -> State:
         """A copy, on the CPU, of everything that training changes: each run as after its last complete iteration.
@@ -154,12 +164,12 @@ class Batch:
         chosen = list(self.generators) if runs is None else list(runs)
         rows = torch.tensor(chosen)
         statistics = {name: value[rows] for name, value in self.statistics.items()}
-        policy = self.policy.select(rows).state()
+        policy = self.policy.state(rows)
         policy["parameters"] |= of_the_policy(statistics)
         state = {
             "policy": policy,
             "statistics": {name: value for name, value in statistics.items() if name not in policy["parameters"]},
-            "baseline": self.baseline.select(rows).state() if self.baseline else None,
+            "baseline": self.baseline.state(rows) if self.baseline else None,
             "generator": torch.stack([self._before[run] for run in chosen]),
             "env_steps": torch.tensor([self.env_steps[run] for run in chosen]),
             "iterations": torch.tensor([self.iterations[run] for run in chosen]),

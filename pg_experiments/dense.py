@@ -1,7 +1,7 @@
 """The samples of fixed rollouts: every run has equally many, so that they lie side by side without gaps."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Shaped
@@ -30,27 +30,19 @@ class Dense:
         """Every run is one block."""
         return True
 
-    @cached_property
+    @property
     def passes(self) -> list[Pass]:
         """Some runs after the others."""
         return self.passes_of(1)
 
     def passes_of(self, numbers_per_sample: int) -> list[Pass]:
         """The same with fewer runs at once where a sample needs many numbers, and at last with parts of one."""
-        if not self.is_whole(numbers_per_sample):
-            size = max(1, NUMBERS_AT_ONCE // numbers_per_sample)
-            return [
-                Pass(torch.tensor([run]), slice(first, min(first + size, (run + 1) * self.size)))
-                for run in range(self.runs)
-                for first in range(run * self.size, (run + 1) * self.size, size)
-            ]
-        together = max(1, min(SAMPLES_AT_ONCE, NUMBERS_AT_ONCE // numbers_per_sample) // self.size)
-        groups = torch.arange(self.runs).split(together)
-        return [Pass(rows, slice(int(rows[0]) * self.size, (int(rows[-1]) + 1) * self.size)) for rows in groups]
+        most = max(1, NUMBERS_AT_ONCE // numbers_per_sample)
+        return _passes(self.runs, self.size, min(SAMPLES_AT_ONCE, most), most)
 
     def is_whole(self, numbers_per_sample: int) -> bool:
         """Whether each of these passes holds all samples of its runs."""
-        return self.size * numbers_per_sample <= NUMBERS_AT_ONCE
+        return self.size <= NUMBERS_AT_ONCE // numbers_per_sample
 
     @property
     def counts(self) -> list[int]:
@@ -81,3 +73,16 @@ class Dense:
         """(x - mean) / (standard deviation + 1e-8), each run's by its own samples."""
         centred = x - self.spread(self.mean(x))
         return centred / (self.spread(self.mean(centred.square()).sqrt()) + 1e-8)
+
+
+@lru_cache(maxsize=100)
+def _passes(runs: int, size: int, at_once: int, most: int) -> list[Pass]:
+    """Of as many runs as have `at_once` samples together; of parts of a run that has more than `most`."""
+    if size > most:
+        return [
+            Pass(torch.tensor([run]), slice(first, min(first + most, (run + 1) * size)))
+            for run in range(runs)
+            for first in range(run * size, (run + 1) * size, most)
+        ]
+    groups = torch.arange(runs).split(max(1, at_once // size))
+    return [Pass(rows, slice(int(rows[0]) * size, (int(rows[-1]) + 1) * size)) for rows in groups]

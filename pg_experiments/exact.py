@@ -86,11 +86,15 @@ def softplus(x: Tensor) -> Tensor:
     return torch.relu(x) + torch.log1p(torch.exp(-x.abs()))
 
 
+def _narrow_log_softmax(x: Tensor) -> Tensor:
+    shifted = x - reduce(torch.maximum, x.unbind(-1))[..., None]
+    return shifted.sub_(reduce(torch.add, shifted.exp().unbind(-1)).log()[..., None])
+
+
 class _NarrowLogSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        shifted = x - reduce(torch.maximum, x.unbind(-1))[..., None]
-        value = shifted.sub_(reduce(torch.add, shifted.exp().unbind(-1)).log()[..., None])
+        value = _narrow_log_softmax(x)
         ctx.save_for_backward(value)
         return value
 
@@ -106,7 +110,10 @@ def log_softmax(x: Float[Tensor, "*samples outputs"]) -> Float[Tensor, "*samples
     torch's own takes each sample for a vector; over few outputs, laid out with the samples innermost as
     `prepared_product` gives them, vectors of samples are three times as fast.
     """
-    return _NarrowLogSoftmax.apply(x) if x.shape[-1] <= NARROW else torch.log_softmax(x, -1)
+    if x.shape[-1] > NARROW:
+        return torch.log_softmax(x, -1)
+    needs_graph = torch.is_grad_enabled() and x.requires_grad
+    return _NarrowLogSoftmax.apply(x) if needs_graph else _narrow_log_softmax(x)
 
 
 def per_run(number: Shaped[Tensor, " runs"], like: Tensor) -> Tensor:

@@ -76,6 +76,7 @@ class FixedRollout:
         env, policy, act, limit = self._env, self._policy, self._act, self._env.spec.max_episode_steps
         state, observation = self._state, self._observation
         left = limit - self._progress.length  # steps from the beginning of the rollout to the limit of each episode
+        first_limit = int(left.min())
         running = torch.ones(len(self._runs), self._num_envs, dtype=torch.bool)
         played: list[tuple[Tensor, ...]] = []
         for step in range(self._steps):
@@ -86,7 +87,7 @@ class FixedRollout:
             if self._replay:
                 self._replay.note(env_action, limit - left + step)
             after = checked_step(env, state, env_action, running, self._dtype, self._runs, lambda run: len(played) + 1)
-            truncated = after.truncated | (left == step + 1)
+            truncated = after.truncated | (left == step + 1) if step + 1 == first_limit else after.truncated
             over = after.terminated | truncated
             played.append((observation, action, after.reward, after.terminated, truncated, after.observation))
             state, observation = after.state, after.observation
@@ -94,6 +95,7 @@ class FixedRollout:
                 state, first = restarted(env, state, over, reset_noise[step % CHUNK])
                 observation = torch.where(over[..., None], first, observation)
                 left = torch.where(over, limit + step + 1, left)
+                first_limit = int(left.min())
                 if self._replay:
                     self._replay.begin(over, reset_noise[step % CHUNK])
         self._state, self._observation, self.playing = state, observation, []

@@ -52,15 +52,21 @@ class Means:
 
     def __init__(self) -> None:
         self.counts: dict[str, Int64[Tensor, " runs"]] = {}
-        self._sums: dict[str, Float[Tensor, " runs"]] = {}
+        self._sums: dict[tuple[str, ...], Float[Tensor, "tags runs"]] = {}
 
     def add(self, which: Bool[Tensor, " runs"], numbers: Mapping[str, Float[Tensor, " runs"]]) -> None:
-        """Numbers by tag, of those runs for which they count."""
-        for tag, number in numbers.items():
-            counted = torch.where(which, number, 0.0)
-            self._sums[tag] = self._sums[tag] + counted if tag in self._sums else counted
-            self.counts[tag] = self.counts[tag] + which if tag in self.counts else which.long()
+        """Numbers by tag, of those runs for which they count; the same tags are always given together."""
+        tags = tuple(numbers)
+        counted = torch.where(which, torch.stack(list(numbers.values())), 0.0)
+        known = tags in self._sums
+        self._sums[tags] = self._sums[tags] + counted if known else counted
+        count = self.counts[tags[0]] + which if known else which.long()
+        self.counts |= dict.fromkeys(tags, count)
 
     def values(self) -> dict[str, Float[Tensor, " runs"]]:
         """The means by tag."""
-        return {tag: total / self.counts[tag] for tag, total in self._sums.items()}
+        return {
+            tag: total / self.counts[tag]
+            for tags, totals in self._sums.items()
+            for tag, total in zip(tags, totals, strict=True)
+        }

@@ -1,6 +1,5 @@
 """torch's own element-wise optimizers with a learning rate, a schedule and a gradient norm limit per run."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,30 +13,13 @@ from pg_experiments.errors import ConfigError, first_line
 from pg_experiments.exact import per_run
 from pg_experiments.policies.networks import FIXED, Parameters
 from pg_experiments.schedules import KL_ADAPTIVE, schedule_factors
+from pg_experiments.torch_steps import one_step
 
 WHOLE = 64  # elements: a multiple of what torch computes at once, with any type
 TRIAL_STEPS = 30  # enough for a limit on step sizes to show
 KL_FACTOR = 1.5  # that the learning rate is divided or multiplied by
 KL_LIMITS = (0.01, 100.0)  # that the product of all factors stays in
 FITTING = "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD"
-
-
-def _spare_the_compiler() -> None:
-    """Let torch's optimizers be made without importing torch's compiler, which takes a second and is not used.
-
-    `torch._disable_dynamo` imports it to find out how not to compile what it wraps, unless the function has an answer.
-    """
-    function = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    setattr(function, "__dynamo_disable", function)
-
-
-_spare_the_compiler()
-
-
-@torch.no_grad()
-def _step(optimizer: torch.optim.Optimizer) -> None:
-    """One step, without the wrappers around `step`, which import torch's compiler too."""
-    inspect.unwrap(type(optimizer).step)(optimizer)
 
 
 @dataclass(frozen=True)
@@ -97,7 +79,7 @@ class OptimizerSettings:
                 for run in range(2):
                     alone[run].grad = together.grad[run].clone()
                 for stepper in steppers:
-                    _step(stepper)
+                    one_step(stepper)
                 together.copy_(old + torch.tensor(rates, dtype=torch.float64)[:, None] * (together - old))
         except Exception as error:  # torch's classes raise what they like for wrong arguments
             given = f"{type(error).__name__} with {dict(self.arguments)}: {first_line(error)}"
@@ -121,7 +103,7 @@ class OptimizerSettings:
         parameter = torch.zeros(2)
         parameter.grad = torch.ones(2)
         optimizer = self._make([parameter], 1.0)
-        _step(optimizer)
+        one_step(optimizer)
         state = optimizer.state[parameter].values()
         kept = sum(isinstance(value, Tensor) and value.shape == parameter.shape for value in state)
         return kept + (self.accumulate > 1)
@@ -156,6 +138,7 @@ class Learner:
         # the latter, such as a count of steps, torch keeps on the CPU, because it reads them
         self._elements: dict[str, Tensor] = {}
         self._numbers: dict[str, Tensor] = {}
+        self._stepper: tuple[Tensor, torch.optim.Optimizer] | None = None  # scratch: making one takes long
 
     def step(
         self, gradients: Parameters, progress: Float[Tensor, " runs"], going: Bool[Tensor, " runs"] | None = None
@@ -178,9 +161,10 @@ class Learner:
         if going is None:
             return self._step(gradients, progress)
         staying = (~going).nonzero()[:, 0]
-        kept = self.select(staying).state()
+        kept = self.state(staying) if len(staying) else None
         found = self._step(gradients, progress)
-        self.load(staying, kept)
+        if kept:
+            self.load(staying, kept)
         return found
 
     def _gather(
@@ -246,17 +230,26 @@ class Learner:
 
         Runs that have done equally many steps are one parameter to it; otherwise each run is one, with its own count.
         """
-        stepped = old.clone()
-        rows: list[Any] = [slice(None)] if len(set(self.steps)) == 1 else list(range(len(old)))
-        parameters = [stepped[row] for row in rows]
+        if len(set(self.steps)) == 1:
+            rows: list[Any] = [slice(None)]
+            if self._stepper is None:
+                scratch = old.clone()
+                self._stepper = scratch, self.settings._make([scratch], 1.0)
+            stepped, optimizer = self._stepper
+            stepped.copy_(old)
+            optimizer.state.clear()
+            parameters = [stepped]
+        else:
+            rows, stepped = list(range(len(old))), old.clone()
+            parameters = list(stepped)
+            optimizer = self.settings._make(parameters, 1.0)
         for row, parameter in zip(rows, parameters, strict=True):
             parameter.grad = gradient[row]
-        optimizer = self.settings._make(parameters, 1.0)
         for place, (row, parameter) in enumerate(zip(rows, parameters, strict=True)):
             if self.steps[place]:  # views: changed in place
                 elements = {key: part[row] for key, part in self._elements.items()}
                 optimizer.state[parameter] = elements | {key: part[place] for key, part in self._numbers.items()}
-        _step(optimizer)
+        one_step(optimizer)
         for row, parameter in zip(rows, parameters, strict=True):
             for key, value in optimizer.state[parameter].items():
                 if not isinstance(value, Tensor):
@@ -278,18 +271,25 @@ class Learner:
         chosen._sum = {name: part[rows] for name, part in self._sum.items()}
         chosen._elements = {key: part[rows] for key, part in self._elements.items()}
         chosen._numbers = {key: part[rows.to(part.device)] for key, part in self._numbers.items()}
+        if len(chosen.steps) == len(self.steps):
+            chosen._stepper = self._stepper
         return chosen
 
-    def state(self) -> dict[str, Any]:
-        """A copy of everything, as tensors whose rows are the runs."""
+    def state(self, rows: Int64[Tensor, " rows"] | None = None) -> dict[str, Any]:
+        """A copy of everything, as tensors whose rows are the runs.
+
+        Args:
+            rows: which runs; None: all.
+        """
+        chosen = torch.arange(len(self.steps)) if rows is None else rows
         return {
-            "parameters": {name: part.clone() for name, part in self.parameters.items()},
-            "steps": torch.tensor(self.steps),
-            "factor": self.factor.clone(),
-            "gathered": self._gathered.clone(),
-            "sum": {name: part.clone() for name, part in self._sum.items()},
-            "elements": {key: part.clone() for key, part in self._elements.items()},
-            "numbers": {key: part.clone() for key, part in self._numbers.items()},
+            "parameters": {name: part[chosen] for name, part in self.parameters.items()},
+            "steps": torch.tensor(self.steps)[chosen],
+            "factor": self.factor[chosen],
+            "gathered": self._gathered[chosen],
+            "sum": {name: part[chosen] for name, part in self._sum.items()},
+            "elements": {key: part[chosen] for key, part in self._elements.items()},
+            "numbers": {key: part[chosen.to(part.device)] for key, part in self._numbers.items()},
         }
 
     def load(self, rows: Int64[Tensor, " rows"], state: Mapping[str, Any]) -> None:

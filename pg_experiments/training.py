@@ -202,7 +202,7 @@ class _Training:
             return
         errors = dict(zip(runs, broken_numbers(iteration, self.batch.finite(runs)), strict=True))
         learned = self.batch.state(runs)
-        states = {run: rows_of(learned, [row]) for row, run in enumerate(runs)}
+        states = {run: rows_of(learned, [row]) for row, run in enumerate(runs)} if len(runs) > 1 else {runs[0]: learned}
         self.training_seconds += time.perf_counter() - begin
         columns = self._columns_of(runs, iteration)
         evaluations = self._evaluate_on_the_way(states, errors)

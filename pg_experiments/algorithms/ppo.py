@@ -94,19 +94,20 @@ class PPO:
         orders = drawn(lambda: torch.stack([self._deal(generator, samples.size) for generator in generators], 1))
         coefficient = self.entropy_coefficient * schedule_factors(self.entropy_schedule, progress)
         going, means = torch.ones(runs, dtype=torch.bool), Means()
-        for place, chosen in enumerate(self._minibatches(orders)):
-            if self.recompute_advantage and place and place % self.minibatches == 0:
-                targets = value_targets(network, baseline_learner.parameters, trajectory, *numbers)
-            index = (chosen + torch.arange(runs)[:, None] * samples.size).flatten()
-            own = Dense(runs, chosen.shape[1])
-            seen, target = observation[index], Targets(*(part[index] for part in targets))
+        for place, (epoch, own, chosen) in enumerate(self._minibatches(orders)):
+            if place % self.minibatches == 0:
+                if self.recompute_advantage and place:
+                    targets = value_targets(network, baseline_learner.parameters, trajectory, *numbers)
+                dealt = [part[epoch] for part in (observation, action, old_log_prob, *targets)]
+            seen, own_action, own_log_prob, *own_targets = (part[chosen] for part in dealt)
+            target = Targets(*own_targets)
             of_policy, found = self._policy_gradients(
                 policy,
                 policy_learner.parameters,
                 own,
                 seen,
-                action[index],
-                old_log_prob[index],
+                own_action,
+                own_log_prob,
                 target.advantage,
                 coefficient,
             )
@@ -131,10 +132,22 @@ class PPO:
         """The order of a run's samples in every epoch."""
         return torch.stack([torch.randperm(size, generator=generator) for _ in range(self.epochs)])
 
-    def _minibatches(self, orders: Int64[Tensor, "epochs runs size"]) -> Iterator[Int64[Tensor, "runs minibatch"]]:
-        """Of one epoch after the other; where they cannot be equal, the first ones have one sample more."""
-        for order in orders:
-            yield from order.tensor_split(self.minibatches, 1)
+    def _minibatches(
+        self, orders: Int64[Tensor, "epochs runs size"]
+    ) -> Iterator[tuple[Int64[Tensor, " samples"], Dense, slice]]:
+        """Of one epoch after the other; where they cannot be equal, the first ones have one sample more.
+
+        Yields:
+            The samples of all runs as they are dealt in this epoch, minibatch by minibatch; how many a minibatch has,
+            and where it is among them.
+        """
+        _, runs, size = orders.shape
+        for order in orders + torch.arange(runs)[:, None] * size:
+            parts = order.tensor_split(self.minibatches, 1)
+            epoch, start = torch.cat([part.flatten() for part in parts]), 0
+            for part in parts:
+                yield epoch, Dense(runs, part.shape[1]), slice(start, start + part.numel())
+                start += part.numel()
 
     def _policy_gradients(
         self,
@@ -191,14 +204,20 @@ class PPO:
         """Of the mean square error of a minibatch, clipped or not; and that error."""
         square = torch.empty_like(target.returns)
         limit = self.clip_range_value.to(square.dtype)[:, None]
+        clips = bool((self.clip_range_value < torch.inf).any(0))
 
         def loss_gradient(output: Tensor, blocks: Pass) -> Tensor:
             old, returns, value = blocks.of(target.value), blocks.of(target.returns), output[..., 0]
-            error, change = value - returns, value - old
+            error = value - returns
+            if not clips:
+                blocks.of(square).copy_(error.square())
+                return error[..., None] * (2 / samples.size)
+            change = value - old
             clipped_error = old + change.clamp(-limit[blocks.rows], limit[blocks.rows]) - returns
             # where the clipped error is the larger one, it does not change with the value, unless it is the same one
             fixed = (clipped_error.square() > error.square()) & (change.abs() > limit[blocks.rows])
-            blocks.of(square).copy_(torch.maximum(error.square(), clipped_error.square()))
+            larger = torch.maximum(error.square(), clipped_error.square())
+            blocks.of(square).copy_(torch.where(limit[blocks.rows] < torch.inf, larger, error.square()))
             return torch.where(fixed, 0.0, error)[..., None] * (2 / samples.size)
 
         found = network_gradients(network, parameters, samples, observation, loss_gradient)

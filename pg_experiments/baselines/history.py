@@ -25,9 +25,14 @@ class History:
         """A copy with the given runs only."""
         return History({name: part[rows] for name, part in self.parameters.items()})
 
-    def state(self) -> dict[str, Any]:
-        """A copy of everything, as tensors whose rows are the runs."""
-        return {"parameters": {name: part.clone() for name, part in self.parameters.items()}}
+    def state(self, rows: Int64[Tensor, " rows"] | None = None) -> dict[str, Any]:
+        """A copy of everything, as tensors whose rows are the runs.
+
+        Args:
+            rows: which runs; None: all.
+        """
+        chosen = slice(None) if rows is None else rows
+        return {"parameters": {name: part[chosen].clone() for name, part in self.parameters.items()}}
 
     def load(self, rows: Int64[Tensor, " rows"], state: Mapping[str, Any]) -> None:
         """Let the given runs go on from what `state` gave of them."""
