@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from pg_experiments.exact import crop, pad_to_lane, prepared_product, product, product_gradients
 from pg_experiments.packing import NUMBERS_AT_ONCE
-from pg_experiments.policies.networks import ACTIVATIONS, MLP, Layers, Network, Parameters, apply, layers_of
+from pg_experiments.policies.networks import ACTIVATIONS, MLP, Layers, Network, Parameters, apply, layers_of, orthogonal
 from pg_experiments.policies.standalone import ConvolutionalNetwork
 
 ImageShape = tuple[int, int, int]  # channels, height, width
@@ -147,10 +147,7 @@ class CNN:
         """Draw orthogonal weights with gain √2, as the MLP's are, from each run's own generator; biases are zero."""
         parameters = {}
         for place, part in enumerate(self.parts):
-            weight = torch.empty(len(generators), *part.shape, dtype=dtype)
-            for run, generator in enumerate(generators):
-                torch.nn.init.orthogonal_(weight[run], 2**0.5, generator=generator)
-            parameters[f"convolution{place}.weight"] = weight
+            parameters[f"convolution{place}.weight"] = orthogonal(generators, part.shape, 2**0.5, dtype)
             parameters[f"convolution{place}.bias"] = torch.zeros(len(generators), part.outputs, dtype=dtype)
         return parameters | self.head.init(generators, dtype)
 

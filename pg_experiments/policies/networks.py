@@ -143,7 +143,7 @@ class MLP:
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:
         """Draw orthogonal weights, run by run, from each run's own generator; biases are zero.
 
-        Hidden layers have gain √2. Source: Saxe, McClelland and Ganguli (2014), arXiv:1312.6120.
+        Hidden layers have gain √2.
 
         Returns:
             `layer0.weight` `[runs, in, out]`, `layer0.bias` `[runs, out]`, and so on.
@@ -152,10 +152,7 @@ class MLP:
         last = len(self.sizes) - 2
         for layer, (size_in, size_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
             gain = self.output_gain if layer == last else 2**0.5
-            weight = torch.empty(len(generators), size_in, size_out, dtype=dtype)
-            for run, generator in enumerate(generators):
-                torch.nn.init.orthogonal_(weight[run], gain, generator=generator)
-            parameters[f"layer{layer}.weight"] = weight
+            parameters[f"layer{layer}.weight"] = orthogonal(generators, (size_in, size_out), gain, dtype)
             parameters[f"layer{layer}.bias"] = torch.zeros(len(generators), size_out, dtype=dtype)
         return parameters
 
@@ -232,6 +229,19 @@ class MLP:
             of_x, weight, bias = product_gradients(of_x, values[layer], layers[layer][0], for_x=layer > 0 or for_x)
             of_layers.insert(0, (weight, bias))
         return of_x, of_layers
+
+
+def orthogonal(
+    generators: Sequence[Generator], shape: tuple[int, int], gain: float, dtype: torch.dtype
+) -> Float[Tensor, "runs in out"]:
+    """An orthogonal matrix times `gain` for each run, drawn from its own generator.
+
+    Source: Saxe, McClelland and Ganguli (2014), arXiv:1312.6120.
+    """
+    weight = torch.empty(len(generators), *shape, dtype=dtype)
+    for run, generator in enumerate(generators):
+        torch.nn.init.orthogonal_(weight[run], gain, generator=generator)
+    return weight
 
 
 def layers_of(network: Network, parameters: Parameters) -> Layers:
