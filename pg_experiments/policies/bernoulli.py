@@ -96,7 +96,7 @@ class BernoulliHead:
         return "probabilities", "of the switches to be on"
 
     def how_sure(self, distribution: Bernoulli) -> Float[Tensor, "runs samples numbers"]:
-        return torch.sigmoid(distribution.logits)
+        return exact.sigmoid(distribution.logits)
 
 
 class BernoulliPolicy(HeadPolicy):

@@ -86,7 +86,7 @@ class Beta:
         left, right = self.excess_alpha.clamp(min=tiny), self.excess_beta.clamp(min=tiny)
         return left / (left + right)
 
-    def std(self) -> Float[Tensor, "runs samples action"]:
+    def deviation(self) -> Float[Tensor, "runs samples action"]:
         """Standard deviation: √(α β / (α + β + 1)) / (α + β)."""
         total = self.alpha + self.beta
         return (self.alpha * self.beta / (total + 1)).sqrt() / total
@@ -143,7 +143,7 @@ class BetaHead:
         return "std", "standard deviation of the sampled action"
 
     def how_sure(self, distribution: Beta) -> Float[Tensor, "runs samples numbers"]:
-        return distribution.std() * 2 * self._bounds.scale(distribution.excess_alpha.dtype)
+        return distribution.deviation() * 2 * self._bounds.scale(distribution.excess_alpha.dtype)
 
     @cached_property
     def _bounds(self) -> Bounds:

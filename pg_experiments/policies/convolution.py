@@ -11,7 +11,8 @@ from torch import Generator, Tensor
 
 from pg_experiments.exact import crop, pad_to_lane, prepared_product, product, product_gradients
 from pg_experiments.packing import NUMBERS_AT_ONCE
-from pg_experiments.policies.networks import ACTIVATIONS, MLP, Layers, Network, Parameters, apply, layers_of, orthogonal
+from pg_experiments.policies.first_weights import orthogonal
+from pg_experiments.policies.networks import ACTIVATIONS, MLP, Layers, Network, Parameters, apply, layers_of
 from pg_experiments.policies.standalone import ConvolutionalNetwork
 
 ImageShape = tuple[int, int, int]  # channels, height, width

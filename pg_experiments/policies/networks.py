@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from pg_experiments.exact import LANE, crop, pad_to_lane, prepared_product, product, product_gradients, sigmoid
+from pg_experiments.policies.first_weights import orthogonal
 from pg_experiments.policies.standalone import perceptron
 
 Parameters = dict[str, Tensor]  # every tensor is [runs, ...]
@@ -229,19 +230,6 @@ class MLP:
             of_x, weight, bias = product_gradients(of_x, values[layer], layers[layer][0], for_x=layer > 0 or for_x)
             of_layers.insert(0, (weight, bias))
         return of_x, of_layers
-
-
-def orthogonal(
-    generators: Sequence[Generator], shape: tuple[int, int], gain: float, dtype: torch.dtype
-) -> Float[Tensor, "runs in out"]:
-    """An orthogonal matrix times `gain` for each run, drawn from its own generator.
-
-    Source: Saxe, McClelland and Ganguli (2014), arXiv:1312.6120.
-    """
-    weight = torch.empty(len(generators), *shape, dtype=dtype)
-    for run, generator in enumerate(generators):
-        torch.nn.init.orthogonal_(weight[run], gain, generator=generator)
-    return weight
 
 
 def layers_of(network: Network, parameters: Parameters) -> Layers:
