@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pg_experiments.algorithms.interface import Iteration, rollout_steps_of
 from pg_experiments.config import Config
-from pg_experiments.devices import CPU, drawn, moved
+from pg_experiments.devices import CPU, drawn, here, moved
 from pg_experiments.envs.checks import name_of
 from pg_experiments.errors import reason_of
 from pg_experiments.evaluating.on_the_way import check_video
@@ -55,7 +55,7 @@ class Batch:
         self.statistics = first_statistics(self.parts, len(configs), num_envs(configs[0]))
         self.baseline = drawn(lambda: self.parts.baseline.init(first, dtype))
         if self.baseline:
-            self.baseline.parameters = moved(self.baseline.parameters, torch.get_default_device())
+            self.baseline.parameters = moved(self.baseline.parameters, here())
         self.generators = {run: generator_for(config.seed, "rollout") for run, config in enumerate(configs)}
         self.active = list(range(len(configs)))
         self.env_steps = [0] * len(configs)
@@ -176,7 +176,7 @@ class Batch:
             "episodes": torch.tensor([self.episodes[run] for run in chosen]),
             "rollout": self._rollout.state(chosen) if isinstance(self._rollout, FixedRollout) else None,
         }
-        return moved(state, CPU)
+        return moved(state, torch.device(CPU))
 
     def _load(self, state: State) -> None:
         rows = torch.arange(len(self.configs))

@@ -6,17 +6,21 @@ so that they are the same numbers everywhere; NumPy's arrays; and states, from w
 policies are made, so that these need no device. On the CPU itself none of this does anything.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pg_experiments.errors import ConfigError
 
 CPU = "cpu"
 T = TypeVar("T")
+_CPU = torch.device(CPU)
+_entered = threading.local()  # the device of `on`: torch takes 20 µs to say what its own context is
 
 
 def check_device(device: str) -> None:
@@ -41,27 +45,46 @@ def check_device(device: str) -> None:
 
 
 @contextmanager
-def on(device: str) -> Iterator[None]:
+def on(device: str | torch.device) -> Iterator[None]:
     """Let tensors that are made in here be on the device, unless they say otherwise."""
-    if torch.device(device) == torch.get_default_device():  # torch's own context costs time at every call of torch
+    before, wanted = here(), torch.device(device)
+    if wanted == before:  # torch's own context costs time at every call of torch
         yield
         return
-    with torch.device(device):
-        yield
+    _entered.device = wanted
+    try:
+        with wanted:
+            yield
+    finally:
+        _entered.device = before
+
+
+def here() -> torch.device:
+    """The device of `on`."""
+    device: torch.device = getattr(_entered, "device", _CPU)
+    return device
 
 
 def drawn(draw: Callable[[], T]) -> T:
     """What `draw` takes from generators, which are on the CPU: made there, and moved to where tensors are made here."""
+    device = here()
+    if device.type == CPU:
+        return draw()
     with on(CPU):
-        numbers = draw()
-    return moved(numbers, torch.get_default_device())
+        return moved(draw(), device)
 
 
-def moved(tree: T, device: torch.device | str) -> T:
+def from_numpy(array: NDArray[Any]) -> Tensor:
+    """An array as a tensor where tensors are made here; on the CPU it shares its memory."""
+    device, tensor = here(), torch.from_numpy(array)
+    return tensor if device.type == CPU else tensor.to(device)
+
+
+def moved(tree: T, device: torch.device) -> T:
     """Tensors, and dicts of them to any depth, on the device; everything else stays as it is."""
     moving: Any = tree
     if isinstance(moving, Tensor):
-        moving = moving.to(device)
+        moving = moving if moving.device == device else moving.to(device)
     elif isinstance(moving, dict):
         moving = {key: moved(value, device) for key, value in moving.items()}
     return moving

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from pg_experiments.devices import drawn, moved
+from pg_experiments.devices import drawn, here, moved
 from pg_experiments.envs.interface import Env
 from pg_experiments.envs.restarting import consists_of_tensors, restarted, tensors_of, with_tensors
 from pg_experiments.episodes import InProgress, finished_episodes
@@ -129,7 +129,7 @@ class FixedRollout:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave of all runs, in their order."""
-        state = moved(dict(state), torch.get_default_device())
+        state = moved(dict(state), here())
         rows = state["begun"].nonzero()[:, 0]
         self._runs = rows.tolist()
         if not self._runs:

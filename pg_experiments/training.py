@@ -14,7 +14,7 @@ from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.backend_config import taken
 from pg_experiments.batch import Batch, State, joined, parameters_of, rows_of, what_they_raise
 from pg_experiments.config import Config, config_sha256, evaluation_seed
-from pg_experiments.devices import CPU, check_device, moved, on
+from pg_experiments.devices import CPU, check_device, here, moved, on
 from pg_experiments.envs.hanging import failed_first
 from pg_experiments.errors import EnvError, UserError, reason_of
 from pg_experiments.evaluating.on_the_way import video_of
@@ -317,7 +317,7 @@ class _Training:
 
     def _evaluate(self, ended: Sequence[Ended]) -> list[Evaluation | str]:
         """The deterministic evaluation of each run, from random numbers of its own; what it raised, if it did."""
-        states = [moved(state["policy"]["parameters"], torch.get_default_device()) for _, state in ended]
+        states = [moved(state["policy"]["parameters"], here()) for _, state in ended]
         seeds, config = [evaluation_seed(self.configs[run]) for run, _ in ended], self.configs[0]
         parts, episodes = self.batch.parts, config.evaluation.episodes
         return evaluate_each(parts.policy, states, parts.env, seeds, episodes, DTYPES[config.dtype])

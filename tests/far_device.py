@@ -2,7 +2,7 @@
 
 `far:0` is torch's place for a backend of others. A `Far` tensor has a CPU tensor inside, on which every operation is
 computed, and an operation that takes a far and a near tensor raises, as with CUDA: but for copies, for indices on the
-CPU, and for near tensors of no dimension.
+CPU, and for near tensors of no dimension. Generators are near.
 """
 
 from collections.abc import Iterator
@@ -109,6 +109,8 @@ def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     if far and name not in COPIES and (mixed or (near and not isinstance(args[0], Far))):
         raise RuntimeError(f"far and near tensors in {name}: {[tuple(part.shape) for part in near]}")
     to = kwargs.get("device")
+    if kwargs.get("generator") is not None and (far or _is_far(to)):
+        raise RuntimeError(f"far tensors and a generator of the CPU in {name}")
     if to is not None:
         near_kwargs["device"] = torch.device("cpu")
     result = func(*near_args, **near_kwargs)

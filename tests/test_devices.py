@@ -147,6 +147,8 @@ def test_the_device_of_these_tests_refuses_what_a_cuda_device_refuses(mixes: Cal
         far = torch.ones(2, device=device)
         with pytest.raises(RuntimeError, match="far and near tensors"):
             mixes(far, near)
+        with pytest.raises(RuntimeError, match="a generator of the CPU"):
+            torch.rand(2, generator=torch.Generator(), device=device)
         with pytest.raises(TypeError, match="numpy"):
             far.numpy()
         assert (far * near.sum()).tolist() == [2, 2]  # a number from anywhere

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pg_experiments.backend_config import DIFFERENT
+from pg_experiments.devices import from_numpy
 from pg_experiments.envs.gymnasium_adapter import gymnasium_copies
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition, Twin
 from pg_experiments.envs.seeds import seeds_of
@@ -116,7 +117,7 @@ class EnvPoolEnv:
         self._real = noise.cpu().numpy().dtype
         number = np.arange(runs * envs, dtype=np.int32).reshape(runs, envs)
         copies = Copies([pool], np.zeros_like(number), number)
-        return copies, torch.as_tensor(observation).to(noise.dtype).reshape(runs, envs, -1)
+        return copies, from_numpy(observation).to(noise.dtype).reshape(runs, envs, -1)
 
     def restart(
         self, state: Copies, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs 2"]
@@ -127,7 +128,7 @@ class EnvPoolEnv:
         if not seeds:
             return state, observation
         pool, first = self._begun(seeds)
-        observation[over] = torch.as_tensor(first).to(noise.dtype)
+        observation[over] = from_numpy(first).to(noise.dtype)
         place, number = state.pool.copy(), state.number.copy()
         place[chosen], number[chosen] = len(state.pools), np.arange(len(first), dtype=np.int32)
         return _with_used_pools([*state.pools, pool], place, number), observation
@@ -163,7 +164,7 @@ class EnvPoolEnv:
                 observation[own], reward[own], truncated[own] = given["obs"], given["reward"], given["trunc"]
                 terminated[own] = given["done"] > given["trunc"]
         parts = (observation, reward, terminated, truncated)
-        return Transition(state, *(torch.as_tensor(part).view(*running.shape, *part.shape[1:]) for part in parts))
+        return Transition(state, *(from_numpy(part).view(*running.shape, *part.shape[1:]) for part in parts))
 
     def select(self, state: Copies, rows: Int64[Tensor, " rows"]) -> Copies:
         kept = rows.cpu().numpy()

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
+from pg_experiments.devices import from_numpy
 from pg_experiments.envs.action_masks import mask_problem, mask_size_of
 from pg_experiments.envs.action_spaces import KINDS, actions_of, converter
 from pg_experiments.envs.checks import described, flag_of, number_of
@@ -126,7 +127,7 @@ class GymnasiumEnv:
                 self._put(observation, seen, info, "reset", run, index)
         self._check_finite("reset", observation)
         self._dtype = noise.dtype
-        return state, torch.as_tensor(observation).to(self._dtype)
+        return state, from_numpy(observation).to(self._dtype)
 
     def step(
         self, state: Copies, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
@@ -160,10 +161,10 @@ class GymnasiumEnv:
         self._check_finite("step", observation, reward)
         return Transition(
             state,
-            torch.as_tensor(observation).to(self._dtype),
-            torch.as_tensor(reward).to(self._dtype),
-            torch.as_tensor(terminated),
-            torch.as_tensor(truncated),
+            from_numpy(observation).to(self._dtype),
+            from_numpy(reward).to(self._dtype),
+            from_numpy(terminated),
+            from_numpy(truncated),
         )
 
     def select(self, state: Copies, rows: Int64[Tensor, " rows"]) -> Copies:

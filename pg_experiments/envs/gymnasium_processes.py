@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int64, Num
 from joblib import cpu_count
 from torch import Tensor
 
+from pg_experiments.devices import from_numpy
 from pg_experiments.envs.gymnasium_adapter import GymnasiumEnv, gymnasium_copies
 from pg_experiments.envs.interface import Transition, Twin
 from pg_experiments.envs.time_limit import TimeLimit
@@ -97,21 +98,21 @@ class GymnasiumProcesses:
         self._dtype = noise.dtype
         state = self._new(noise.shape[1])
         answers = self._asked(state, "reset", noise.cpu().numpy())
-        return state, torch.as_tensor(np.concatenate([answer[0] for answer in answers], 1))
+        return state, from_numpy(np.concatenate([answer[0] for answer in answers], 1))
 
     def restart(
         self, state: Remote, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs 2"]
     ) -> tuple[Remote, Float[Tensor, "runs envs observation"]]:
         """Reset the copies that are over, see `GymnasiumEnv.restart`."""
         answers = self._asked(state, "restart", over.cpu().numpy(), noise.cpu().numpy())
-        return state, torch.as_tensor(np.concatenate([answer[0] for answer in answers], 1))
+        return state, from_numpy(np.concatenate([answer[0] for answer in answers], 1))
 
     def step(
         self, state: Remote, action: Num[Tensor, "runs envs *action"], running: Bool[Tensor, "runs envs"]
     ) -> Transition:
         """Step the copies whose episode is not over; the others give zeros."""
         answers = self._asked(state, "step", action.cpu().numpy(), running.cpu().numpy())
-        return Transition(state, *(torch.as_tensor(np.concatenate(part, 1)) for part in zip(*answers, strict=True)))
+        return Transition(state, *(from_numpy(np.concatenate(part, 1)) for part in zip(*answers, strict=True)))
 
     def select(self, state: Remote, rows: Int64[Tensor, " rows"]) -> Remote:
         return self._told("select", [state], rows.tolist())
