@@ -39,7 +39,7 @@ class GaussianHead:
         return len(self.actions.low)
 
     def first_output(self, runs: int, dtype: torch.dtype) -> Float[Tensor, "runs outputs"]:
-        zero = torch.zeros(runs, self.action_size, dtype=dtype)
+        zero = torch.zeros(runs, self.action_size, dtype=dtype, device=self.initial_std.device)
         return torch.cat([zero, self._log_std(dtype)], 1) if self.state_dependent_std else zero
 
     def init(self, runs: int, dtype: torch.dtype) -> Parameters:
