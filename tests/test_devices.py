@@ -157,10 +157,12 @@ def test_the_device_of_these_tests_refuses_what_a_cuda_device_refuses(mixes: Cal
 # --- what is kept -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "torch"])
-def test_a_state_is_on_the_cpu_and_goes_on_anywhere(optimizer: str) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "baseline"), [("adam", "value_network"), ("torch", "value_network"), ("sgd", "linear_features")]
+)
+def test_a_state_is_on_the_cpu_and_goes_on_anywhere(optimizer: str, baseline: str) -> None:
     """As after an interruption: one iteration elsewhere, and the second there or here, are two iterations here."""
-    configs = make_configs("gaussian", "pendulum", "value_network", *OPTIMIZERS[optimizer], *NORMALIZED)
+    configs = make_configs("gaussian", "pendulum", baseline, *OPTIMIZERS[optimizer], *NORMALIZED)
     batch = Batch(configs)
     batch.iterate()
     first = batch.state()
