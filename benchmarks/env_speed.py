@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from pg_experiments import compose
@@ -40,32 +41,36 @@ def native_steps(name: str, runs: int, envs: int) -> Steps:
     generator = Generator().manual_seed(0)
     actions = [random_action(env, (runs, envs), generator) for _ in range(ACTIONS)]
     size, limit = env.spec.reset_noise_size, env.spec.max_episode_steps
+    starts, used = _starts(env, size, generator), 0
     state, _ = env.reset(torch.rand(runs, envs, size, generator=generator))
     state = tuple(part.clone() for part in state)
-    begin = torch.randint(-limit, 0, (runs * envs,), generator=generator)  # step at which each episode began
-    due = int(begin.min()) + limit  # the first step in which one can be truncated
+    begin = torch.randint(-limit, 0, (COPIES,), generator=generator).numpy()  # step at which each episode began
     running = torch.ones(runs, envs, dtype=torch.bool)
     now = 0
 
     def steps(count: int) -> None:
-        nonlocal state, now, due
+        nonlocal state, now, starts, used
         for _ in range(count):
             after = env.step(state, actions[now % ACTIONS], running)
             state, now = after.state, now + 1
-            over = after.terminated.flatten()
-            if now >= due:
-                over = over.logical_or(begin <= now - limit)
-            ended = over.nonzero().flatten()
-            if len(ended):
-                fresh, observation = env.reset(torch.rand(1, len(ended), size, generator=generator))
-                begin.index_fill_(0, ended, now)
-                after.observation.flatten(0, 1).index_copy_(0, ended, observation[0])
-                for part, new in zip(state, fresh, strict=True):
-                    part.flatten(0, 1).index_copy_(0, ended, new[0])
-            if now >= due:
-                due = int(begin.min()) + limit
+            ended = np.flatnonzero(after.terminated.numpy().reshape(COPIES) | (begin <= now - limit))
+            if used + len(ended) > COPIES:
+                starts, used = _starts(env, size, generator), 0
+            own = slice(used, used + len(ended))
+            used, begin[ended] = own.stop, now
+            for part, start in zip((after.observation, *state), starts, strict=True):
+                part.numpy().reshape(start.shape)[ended] = start[own]
 
     return steps
+
+
+def _starts(env: Env, size: int, generator: Generator) -> list[NDArray[Any]]:
+    """Observation and state of as many first moments of episodes as there are copies: those that end take these.
+
+    Drawing them for the few copies that end in one step would be a hundred calls for what one does.
+    """
+    state, observation = env.reset(torch.rand(1, COPIES, size, generator=generator))
+    return [part[0].contiguous().numpy() for part in (observation, *state)]
 
 
 def random_action(env: Env, shape: tuple[int, int], generator: Generator) -> Tensor:

@@ -379,6 +379,20 @@ def test_select_keeps_the_rows_in_the_given_order(reference: Reference) -> None:
     assert all(torch.equal(part[[3, 0]], kept_part) for part, kept_part in zip(state, kept, strict=True))
 
 
+@every_dtype
+@pytest.mark.parametrize(("variable", "limit"), [(0, 2.4), (2, 12 * 2 * math.pi / 360)])
+def test_cartpole_terminates_beyond_its_limits_and_not_at_them(dtype: torch.dtype, variable: int, limit: float) -> None:
+    """To the last bit, on both sides; nothing moves, so the state after the step is the one before it."""
+    at = torch.tensor(limit, dtype=dtype)
+    beyond, within = torch.nextafter(at, at + 1), torch.nextafter(at, at - 1)
+    places = torch.stack((at, beyond, within, -at, -beyond, -within))[None]
+    state = [torch.zeros_like(places) for _ in range(4)]
+    state[variable] = places
+    after = CartPole().step(tuple(state), torch.zeros(1, 6, dtype=torch.long), torch.ones(1, 6, dtype=torch.bool))
+    assert torch.equal(after.state[variable], places)
+    assert after.terminated.tolist() == [[False, True, False, False, True, False]]
+
+
 def test_every_native_environment_has_a_reference() -> None:
     """A new environment in `pg_experiments/envs` must join `REFERENCES`; adapters need not.
 

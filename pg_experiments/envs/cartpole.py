@@ -52,22 +52,25 @@ class CartPole:
         action: Int64[Tensor, "runs envs"],
         running: Bool[Tensor, "runs envs"],
     ) -> Transition:
-        # one fused operation (x + value * y * z) where it says the same: a small step costs as much as its operations
+        # one fused operation (x + value * y * z) where it says the same, and in place, since a small step costs as much
+        # as its operations and the memory that they ask for
         position, velocity, angle, angular_velocity = state
         sine, cosine = torch.sin(angle), torch.cos(angle)
-        pushes, inertia_upright, position_limit, angle_limit = _constants(angle.dtype, angle.device)
-        push = torch.addcmul(pushes.take(action), angular_velocity.square(), sine, value=POLE_MASS_LENGTH / MASS_TOTAL)
-        torque = torch.addcmul(sine, cosine, push, value=-1 / GRAVITY)
+        pushes, inertia_upright = _constants(angle.dtype, angle.device)
+        push = pushes.take(action)
+        push.addcmul_(angular_velocity.square(), sine, value=POLE_MASS_LENGTH / MASS_TOTAL)
         inertia = torch.addcmul(inertia_upright, cosine, cosine, value=-POLE_MASS_LENGTH / MASS_TOTAL / GRAVITY)
-        angular_acceleration = torque / inertia
-        acceleration = torch.addcmul(push, angular_acceleration, cosine, value=-POLE_MASS_LENGTH / MASS_TOTAL)
+        angular_acceleration = sine.addcmul_(cosine, push, value=-1 / GRAVITY).div_(inertia)
+        acceleration = push.addcmul_(angular_acceleration, cosine, value=-POLE_MASS_LENGTH / MASS_TOTAL)
         state = (
             torch.add(position, velocity, alpha=TIME_STEP),
             torch.add(velocity, acceleration, alpha=TIME_STEP),
             torch.add(angle, angular_velocity, alpha=TIME_STEP),
             torch.add(angular_velocity, angular_acceleration, alpha=TIME_STEP),
         )
-        terminated = (state[0].abs() > position_limit).logical_or_(state[2].abs() > angle_limit)
+        # hardshrink leaves what is beyond the limit, and 0 of what is not
+        beyond = torch.hardshrink(state[0], POSITION_LIMIT), torch.hardshrink(state[2], ANGLE_LIMIT)
+        terminated = torch.logical_or(*beyond)
         observation = torch.stack(state, -1)
         return Transition(state, observation, torch.ones_like(position), terminated, torch.zeros_like(terminated))
 
@@ -82,12 +85,11 @@ class CartPole:
 
 
 @cache
-def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """Accelerations by a push to the left and right, m/s²; 4/3 of the pole's half length over gravity, s²; both limits.
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Accelerations by a push to the left and right, m/s²; 4/3 of the pole's half length over gravity, s².
 
-    As tensors, because torch makes a new one of a Python number in every comparison and product.
+    As tensors, because torch makes a new one of a Python number in every product.
     """
     left = torch.tensor(-FORCE / MASS_TOTAL, dtype=dtype, device=device)
     pushes = torch.add(left, torch.tensor([0, 1], device=device), alpha=2 * FORCE / MASS_TOTAL)
-    numbers = (POLE_HALF_LENGTH * 4 / 3 / GRAVITY, POSITION_LIMIT, ANGLE_LIMIT)
-    return pushes, *(torch.tensor(number, dtype=dtype, device=device) for number in numbers)
+    return pushes, torch.tensor(POLE_HALF_LENGTH * 4 / 3 / GRAVITY, dtype=dtype, device=device)
