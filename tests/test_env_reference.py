@@ -394,14 +394,14 @@ def test_cartpole_terminates_beyond_its_limits_and_not_at_them(dtype: torch.dtyp
 
 
 def test_every_native_environment_has_a_reference() -> None:
-    """A new environment in `pg_experiments/envs` must join `REFERENCES`; adapters need not.
+    """A new environment in `pg_experiments/envs` must join `REFERENCES`; adapters and what is drawn need not.
 
     Finite ones, whose state is another, have `test_tabular_envs.py`.
     """
     adapters = ("gymnasium", "envpool")
     native = set()
     for module_info in pkgutil.iter_modules(pg_experiments.envs.__path__):
-        if module_info.name.startswith(adapters):
+        if module_info.name.startswith(adapters) or module_info.name.endswith("_twin"):
             continue
         module = importlib.import_module(f"pg_experiments.envs.{module_info.name}")
         for value in vars(module).values():

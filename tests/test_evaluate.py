@@ -153,7 +153,7 @@ def test_when_no_run_can_be_evaluated_one_line_says_why(sweep: Path, capsys: pyt
     [
         (["--episodes", "0"], "--episodes=0: must be from 1 to"),
         (["--seed", "-1"], "--seed=-1: must be from 0 to"),
-        (["--checkpoint", "iteration_7"], "it has no checkpoints/iteration_7.pt"),
+        (["--checkpoint", "iteration_7"], "no checkpoint iteration_7; there are "),
     ],
 )
 def test_a_mistake_is_said(trained: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:

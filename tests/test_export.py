@@ -211,7 +211,7 @@ def test_the_readme_says_what_goes_in_and_out_and_what_has_to_be_done_around(
     ("arguments", "says"),
     [
         (["--format", "onx"], "--format=onx: must be one of onnx, torchscript, torch. Did you mean 'onnx'?"),
-        (["--checkpoint", "iteration_7"], "it has no checkpoints/iteration_7.pt"),
+        (["--checkpoint", "iteration_7"], "no checkpoint iteration_7; there are "),
         (["--output", "."], "--output=.: is a folder; give the name of a file in it"),
         (["--output", "policy.onnx"], "--output=policy.onnx: must end in .ts"),
         (["--output", "README.md"], "--output=README.md: is the name of the text beside the policy"),
