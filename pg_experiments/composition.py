@@ -191,6 +191,8 @@ def to_config(node: DictConfig) -> Config:
     try:
         if isinstance(env, DictConfig) and not env._is_missing() and not env._is_none():
             OmegaConf.to_object(env)  # first, because other parts take over its defaults: the key at fault is its own
+        for group in ("env", "algorithm"):  # whose defaults others take over: a mistake in one is told with its own key
+            OmegaConf.to_container(node[group], resolve=True)
         config = OmegaConf.to_object(node)
     except OmegaConfBaseException as error:
         if "missing mandatory value" in str(error).lower():

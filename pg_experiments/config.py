@@ -272,7 +272,8 @@ def resuming(config: Config) -> Config:
 
 def check_values(config: Config) -> None:
     """Raise a `ConfigError` for the first value outside its allowed range."""
-    leaves = sorted(walk(config), key=lambda leaf: not leaf[0].startswith("env."))  # whose defaults others take over
+    first = ("env.", "algorithm.")  # whose defaults others take over
+    leaves = sorted(walk(config), key=lambda leaf: not leaf[0].startswith(first))
     for key, value, metadata in leaves:
         check_value(key, value, metadata)
         if key == "env.wrappers":
