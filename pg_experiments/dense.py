@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from pg_experiments.devices import here
 from pg_experiments.packing import NUMBERS_AT_ONCE, SAMPLES_AT_ONCE, Pass
 
 
@@ -38,7 +39,7 @@ class Dense:
     def passes_of(self, numbers_per_sample: int) -> list[Pass]:
         """The same with fewer runs at once where a sample needs many numbers, and at last with parts of one."""
         most = max(1, NUMBERS_AT_ONCE // numbers_per_sample)
-        return _passes(self.runs, self.size, min(SAMPLES_AT_ONCE, most), most)
+        return _passes(self.runs, self.size, min(SAMPLES_AT_ONCE, most), most, here())
 
     def is_whole(self, numbers_per_sample: int) -> bool:
         """Whether each of these passes holds all samples of its runs."""
@@ -76,13 +77,13 @@ class Dense:
 
 
 @lru_cache(maxsize=100)
-def _passes(runs: int, size: int, at_once: int, most: int) -> list[Pass]:
-    """Of as many runs as have `at_once` samples together; of parts of a run that has more than `most`."""
+def _passes(runs: int, size: int, at_once: int, most: int, device: torch.device) -> list[Pass]:
+    """On a device, of as many runs as have `at_once` samples together; of parts of a run that has more than `most`."""
     if size > most:
         return [
-            Pass(torch.tensor([run]), slice(first, min(first + most, (run + 1) * size)))
+            Pass(torch.tensor([run], device=device), slice(first, min(first + most, (run + 1) * size)))
             for run in range(runs)
             for first in range(run * size, (run + 1) * size, most)
         ]
-    groups = torch.arange(runs).split(max(1, at_once // size))
+    groups = torch.arange(runs, device=device).split(max(1, at_once // size))
     return [Pass(rows, slice(int(rows[0]) * size, (int(rows[-1]) + 1) * size)) for rows in groups]

@@ -60,7 +60,9 @@ UNDISCOUNTED = (Setting(gamma=1.0, reward_scale=0.4), Setting(gamma=1.0, reward_
 class RecordingLearner(Learner):
     """Keeps the gradients of its one step instead of stepping."""
 
-    def step(self, gradients: dict[str, Tensor], progress: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        self, gradients: dict[str, Tensor], progress: Tensor, going: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         self.gradients = gradients
         return torch.zeros(len(progress), dtype=torch.float64), torch.zeros(len(progress), dtype=torch.float64)
 

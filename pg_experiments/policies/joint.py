@@ -87,7 +87,9 @@ class JointHead:
         return sum(head.output_size for head in self.heads)
 
     def first_output(self, runs: int, dtype: torch.dtype) -> Float[Tensor, "runs outputs"]:
-        return torch.cat([head.first_output(runs, dtype) for head in self.heads], 1)
+        return torch.cat(
+            [head.first_output(runs, dtype).cpu() for head in self.heads], 1
+        )  # as `HeadPolicy.init` has it
 
     def init(self, runs: int, dtype: torch.dtype) -> Parameters:
         return {
