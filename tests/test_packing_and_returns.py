@@ -430,7 +430,7 @@ def test_runs_that_begin_while_others_play_are_the_runs_alone() -> None:
         assert taken == sorted(taken)
         assert trajectory is not None
         for row, run in enumerate(taken):
-            parts = Trajectory(*(part[[row]] for part in trajectory))
+            parts = Trajectory(*(None if part is None else part[[row]] for part in trajectory))
             found[run].append((Episodes(*(part[[row]] for part in episodes)), parts))
     assert together > 3, "runs began while others played"
     for run in range(runs):
@@ -443,7 +443,7 @@ def test_runs_that_begin_while_others_play_are_the_runs_alone() -> None:
             steps = alone.running.shape[1]
             assert not trajectory.running[:, steps:].any()
             assert torch.equal(trajectory.running[:, :steps], alone.running)
-            for part, other in zip(trajectory, alone, strict=True):
+            for part, other in zip(trajectory[:-1], alone[:-1], strict=True):  # without next_observation: None
                 assert torch.equal(part[:, :steps][alone.running], other[alone.running])
             for part in (trajectory.reward, trajectory.terminated, trajectory.truncated):
                 assert not part[~trajectory.running].any()
@@ -468,8 +468,9 @@ def test_a_rollout_is_not_changed_by_its_neighbours() -> None:
         steps, running = own.running.shape[1], own.running
         assert torch.equal(running, trajectory.running[rows, :steps])
         assert not trajectory.running[rows, steps:].any()
-        for part, all_runs in zip(own, trajectory, strict=True):
+        for part, all_runs in zip(own[:-1], trajectory[:-1], strict=True):
             assert torch.equal(part[running], all_runs[rows, :steps][running])
+        assert own.next_observation is trajectory.next_observation is None
 
 
 @pytest.mark.parametrize("case", ["cartpole", "navigation", "small_mdp"])
