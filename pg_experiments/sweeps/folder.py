@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments.config import FREE_KEYS, Config, config_sha256, differences
 from pg_experiments.errors import UserError
@@ -56,13 +57,11 @@ def check_unchanged(sweep_dir: Path, jobs: Sequence[Job], swept: Sequence[str]) 
     if "experiment." not in varying:
         pairs.append((next(iter(saved.values())), jobs[0], varying))
     for path, job, ignored in pairs:
-        before, now = (
-            _flat(OmegaConf.to_container(OmegaConf.load(path))),
-            _flat(job.values),
-        )
+        node = OmegaConf.load(path)
+        before, now = _flat(OmegaConf.to_container(node)), _flat(job.values)
         values = _flat(asdict(job.config))  # what the environment gave, a run's folder holds as its value
         found = [
-            f"{key} is {before.get(key, 'not set')} there and {now.get(key, 'not set')} now"
+            f"{key} is {_shown(node, key, before)} there and {values.get(key, now.get(key, 'not set'))} now"
             for key in [*now, *(key for key in before if key not in now)]
             if before.get(key) not in (now.get(key), values.get(key))
             and not f"{key}.".startswith((*FREE_KEYS, *ignored))
@@ -73,6 +72,14 @@ def check_unchanged(sweep_dir: Path, jobs: Sequence[Job], swept: Sequence[str]) 
                 f"{sweep_dir}: holds runs of another config: {', '.join(found[:MOST_DIFFERENCES])}{more}; "
                 "give the sweep another name, or sweep over the key"
             )
+
+
+def _shown(node: Any, key: str, values: Mapping[str, Any]) -> Any:
+    """A saved value for a message: that of the key that it refers to, where it does."""
+    try:
+        return OmegaConf.select(node, key, throw_on_resolution_failure=True) if key in values else "not set"
+    except OmegaConfBaseException:
+        return values[key]
 
 
 def record_sweep(sweep_dir: Path, swept: Sequence[str]) -> None:
