@@ -5,7 +5,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments.backend_config import resolved
-from pg_experiments.config import COMMON_KEYS, GROUPS, SCHEMAS, Config, check_values
+from pg_experiments.composed_keys import lacking_keys, refuse_added_keys
+from pg_experiments.config import GROUPS, SCHEMAS, Config, check_values
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest, needs_extra
 
 EXTRAS = {("hydra/launcher", "joblib"): "joblib", ("hydra/sweeper", "optuna"): "optuna"}
 FREE = r"(?:\w+\.)+kwargs[.=]|hydra\.launcher\.(?:ray|submitit)\."  # where every key is handed on to another library
 VALUES = {field.name for field in fields(Config)} - set(GROUPS)  # top-level keys that choose no file
 ENDLESS = r"\d{4301}"  # digits that Python's int() refuses
+OF_DEFAULTS = ("env", "algorithm")  # groups whose `default_` keys other parts take over
 LONGEST_NAME = 110  # characters of a job's folder, before the digest; file systems allow 255
 
 
@@ -176,23 +178,22 @@ def to_config(node: DictConfig) -> Config:
     Raises:
         UserError: names the key, the value and what is allowed.
     """
-    if "hydra" in node or any(_lacking_keys(node)):  # seldom, and a copy takes longer than all the rest
+    if "hydra" in node or any(lacking_keys(node)):  # seldom, and a copy takes longer than all the rest
         node = node.copy()
         with open_dict(node):
             node.pop("hydra", None)
-        for part, name, value in list(_lacking_keys(node)):
+        for part, name, value in list(lacking_keys(node)):
             with open_dict(part):
                 part[name] = value
-    _refuse_added_keys(node)
+    refuse_added_keys(node)
     for group in GROUPS:
         if OmegaConf.is_missing(node, group):
             raise ConfigError(group, None, f"is required; give it as {group}=...")
-    env = node._get_node("env")
     try:
-        if isinstance(env, DictConfig) and not env._is_missing() and not env._is_none():
-            OmegaConf.to_object(env)  # first, because other parts take over its defaults: the key at fault is its own
-        for group in ("env", "algorithm"):  # whose defaults others take over: a mistake in one is told with its own key
-            OmegaConf.to_container(node[group], resolve=True)
+        for group in OF_DEFAULTS:
+            chosen = node._get_node(group)
+            if isinstance(chosen, DictConfig) and not chosen._is_missing() and not chosen._is_none():
+                OmegaConf.to_object(chosen)  # first: the key at fault is its own
         config = OmegaConf.to_object(node)
     except OmegaConfBaseException as error:
         if "missing mandatory value" in str(error).lower():
@@ -202,39 +203,6 @@ def to_config(node: DictConfig) -> Config:
     assert isinstance(config, Config)
     check_values(config)
     return replace(config, env=resolved(config.env))
-
-
-def _lacking_keys(node: DictConfig) -> Iterator[tuple[DictConfig, str, Any]]:
-    """What a user's own part, which has no schema, lacks of the keys of every part of its group: part, key, value."""
-    for name in node:
-        part = node._get_node(name)
-        if not isinstance(part, DictConfig) or part._is_none() or part._is_missing():
-            continue
-        schema = COMMON_KEYS.get(str(name))
-        if schema is not None and not is_dataclass(OmegaConf.get_type(part)):
-            yield from (
-                (part, field.name, getattr(schema(), field.name)) for field in fields(schema) if field.name not in part
-            )
-        yield from _lacking_keys(part)
-
-
-def _refuse_added_keys(node: DictConfig, prefix: str = "") -> None:
-    """A `+key=value` that no schema has, and that nothing would read, is an error; a part without schema is free."""
-    schema = OmegaConf.get_type(node)
-    keys = list(node)
-    if is_dataclass(schema):
-        known = [field.name for field in fields(schema)]
-        for name in known:
-            if name not in keys:  # `in node` is False for ??? as well
-                raise ConfigError(f"{prefix}{name}", None, "is required, and cannot be taken away with ~")
-        for key in keys:
-            if key not in known:
-                near = nearest(str(key), [name for name in known if name != "_target_"])
-                raise ConfigError(f"{prefix}{key!s}", node._get_node(key), f"there is no such key.{near}")
-    for key in keys:
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_missing() and not child._is_none():
-            _refuse_added_keys(child, f"{prefix}{key!s}.")
 
 
 def free_keys(overrides: Sequence[str]) -> list[str]:

@@ -1,7 +1,6 @@
 """torch's own element-wise optimizers with a learning rate, a schedule and a gradient norm limit per run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,111 +8,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pg_experiments.devices import CPU, moved, on
-from pg_experiments.errors import ConfigError, first_line
 from pg_experiments.exact import per_run
+from pg_experiments.optimizer_settings import OptimizerSettings
 from pg_experiments.policies.networks import FIXED, Parameters
 from pg_experiments.schedules import KL_ADAPTIVE, schedule_factors
 from pg_experiments.torch_steps import one_step
 
 WHOLE = 64  # elements: a multiple of what torch computes at once, with any type
-TRIAL_STEPS = 30  # enough for a limit on step sizes to show
 KL_FACTOR = 1.5  # that the learning rate is divided or multiplied by
 KL_LIMITS = (0.01, 100.0)  # that the product of all factors stays in
-FITTING = "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD"
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """Which optimizer, and its numbers per run.
-
-    Attributes:
-        torch_class: an element-wise subclass of `torch.optim.Optimizer`.
-        arguments: for its constructor, without `lr`.
-        lr: learning rate, at least 0.
-        schedule: see `schedule_factor`, or `kl_adaptive`, see `Learner.adapt`.
-        max_gradient_norm: limit of the gradient's Euclidean norm; infinite: no limit.
-        target_kl: of `kl_adaptive`, > 0, in nats.
-        accumulate: so many gradients of a run are averaged for one step.
-    """
-
-    torch_class: type[torch.optim.Optimizer]
-    arguments: Mapping[str, Any]
-    lr: Float[Tensor, " runs"]
-    schedule: str
-    max_gradient_norm: Float[Tensor, " runs"]
-    target_kl: Float[Tensor, " runs"] | None = None
-    accumulate: int = 1
-
-    def select(self, rows: Int64[Tensor, " rows"]) -> "OptimizerSettings":
-        """The settings of the given runs."""
-        target_kl = self.target_kl if self.target_kl is None else self.target_kl[rows]
-        return replace(self, lr=self.lr[rows], max_gradient_norm=self.max_gradient_norm[rows], target_kl=target_kl)
-
-    @on(CPU)
-    def check(self, key: str) -> None:
-        """Try the optimizer on a few numbers, and refuse one for which runs in one tensor are not runs alone.
-
-        An optimizer fits when it changes each element by itself and in proportion to the learning rate. That rules out
-        LBFGS, Adafactor, Muon, Rprop and ASGD.
-
-        Args:
-            key: name of the config part, for the message.
-
-        Raises:
-            ConfigError: names the class and what is wrong with it.
-        """
-        if not (isinstance(self.torch_class, type) and issubclass(self.torch_class, torch.optim.Optimizer)):
-            raise ConfigError(f"{key}._target_", self._name, f"is no torch.optim.Optimizer; {FITTING} are")
-        rates = (0.5, 0.02)
-        start = torch.tensor([[0.3, -1.2, 0.7], [2.0, 0.1, -0.4]], dtype=torch.float64)
-        together = start.clone()
-        alone = [start[run].clone() for run in range(2)]
-        try:
-            steppers = [
-                self._make([together], 1.0),
-                *(self._make([alone[run]], rates[run]) for run in range(2)),
-            ]
-            for step in range(TRIAL_STEPS):
-                old = together.clone()
-                together.grad = (start * (step + 1)).sin() + torch.tensor([1.5, 0.0, 0.0], dtype=torch.float64)
-                for run in range(2):
-                    alone[run].grad = together.grad[run].clone()
-                for stepper in steppers:
-                    one_step(stepper)
-                together.copy_(old + torch.tensor(rates, dtype=torch.float64)[:, None] * (together - old))
-        except Exception as error:  # torch's classes raise what they like for wrong arguments
-            given = f"{type(error).__name__} with {dict(self.arguments)}: {first_line(error)}"
-            raise ConfigError(f"{key}._target_", self._name, given) from error
-        if not torch.allclose(together, torch.stack(alone), rtol=1e-6, atol=1e-9):
-            raise ConfigError(
-                f"{key}._target_",
-                self._name,
-                "does not change each element by itself and in proportion to lr, so runs cannot share it; "
-                f"{FITTING} can be used",
-            )
-        for name, value in steppers[0].state[together].items():
-            if not (value is None or isinstance(value, Tensor)):
-                kept = f"keeps {name} as {type(value).__name__}, and only tensors are kept between iterations"
-                raise ConfigError(f"{key}._target_", self._name, f"{kept}; {FITTING} can be used")
-
-    @property
-    @on(CPU)
-    def state_tensors(self) -> int:
-        """How many numbers the optimizer remembers for every parameter, found by a step with one."""
-        parameter = torch.zeros(2)
-        parameter.grad = torch.ones(2)
-        optimizer = self._make([parameter], 1.0)
-        one_step(optimizer)
-        state = optimizer.state[parameter].values()
-        kept = sum(isinstance(value, Tensor) and value.shape == parameter.shape for value in state)
-        return kept + (self.accumulate > 1)
-
-    def _make(self, parameters: list[Tensor], lr: float) -> torch.optim.Optimizer:
-        return self.torch_class(parameters, lr=lr, **self.arguments)  # type: ignore[call-arg]
-
-    @property
-    def _name(self) -> str:
-        return f"{self.torch_class.__module__}.{self.torch_class.__qualname__}"
 
 
 class Learner:
@@ -234,7 +137,7 @@ class Learner:
             rows: list[Any] = [slice(None)]
             if self._stepper is None:
                 scratch = old.clone()
-                self._stepper = scratch, self.settings._make([scratch], 1.0)
+                self._stepper = scratch, self.settings.make([scratch], 1.0)
             stepped, optimizer = self._stepper
             stepped.copy_(old)
             optimizer.state.clear()
@@ -242,7 +145,7 @@ class Learner:
         else:
             rows, stepped = list(range(len(old))), old.clone()
             parameters = list(stepped)
-            optimizer = self.settings._make(parameters, 1.0)
+            optimizer = self.settings.make(parameters, 1.0)
         for row, parameter in zip(rows, parameters, strict=True):
             parameter.grad = gradient[row]
         for place, (row, parameter) in enumerate(zip(rows, parameters, strict=True)):

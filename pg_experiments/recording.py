@@ -1,5 +1,6 @@
 """What the runs of one training write, and when: rows of metrics, checkpoints and results, each run in its folder."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -100,6 +101,34 @@ class Recording:
         """Remember the state with this mean return if it is the run's best so far, see `RunFolder.consider`."""
         if run in self:
             self._folders[run].consider(value, by, state)
+
+    def consider_all(
+        self,
+        columns: Mapping[int, Mapping[str, float]],
+        evaluations: Mapping[int, float],
+        before: Mapping[int, State],
+        after: Mapping[int, State],
+        errors: Errors,
+    ) -> None:
+        """Let every folder remember the run's best state: by evaluations where they are on the way, else by returns.
+
+        The returns of an iteration were played with the parameters from before it.
+
+        Args:
+            columns: of the runs whose iteration is complete.
+            evaluations: mean returns of those that were evaluated after it.
+            before, after: the states of the runs, before and after it.
+            errors: runs that have one are left out.
+        """
+        by_evaluation = self._configs[0].evaluation.every > 0
+        for run, numbers in columns.items():
+            if errors[run]:
+                continue
+            if by_evaluation:
+                if run in evaluations:
+                    self.consider(run, evaluations[run], EVALUATION, after[run])
+            elif not math.isnan(numbers["episode/return_mean"]):  # an episode has finished
+                self.consider(run, numbers["episode/return_mean"], "episode/return_mean", before[run])
 
     def checkpoints(
         self, learned: Collection[int], newest: Mapping[int, State], seconds: Callable[[int], Mapping[str, float]]

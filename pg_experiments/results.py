@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,21 @@ class RunResult:
         """The text of `result.json`."""
         items = {name: value for name, value in vars(self).items() if name not in ("run_dir", "policy")}
         return json.dumps(items, indent=2) + "\n"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended the training.
+
+    Attributes:
+        results: what every run had reached; their checkpoints are written. Empty when no run had begun, with nothing
+            written, and after a second signal, which leaves at once, with whatever was written before.
+        number: of the signal.
+    """
+
+    def __init__(self, results: list[RunResult], number: int = signal.SIGINT) -> None:
+        super().__init__("training was interrupted")
+        self.results = results
+        self.number = number
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

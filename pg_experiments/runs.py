@@ -20,7 +20,7 @@ from pg_experiments.envs.interface import Env, EnvSpec
 from pg_experiments.envs.time_limit import limited
 from pg_experiments.errors import ConfigError, UserError, first_line, nearest
 from pg_experiments.locate import locate
-from pg_experiments.optimizers import OptimizerSettings
+from pg_experiments.optimizer_settings import OptimizerSettings
 from pg_experiments.policies.choice import as_arguments
 from pg_experiments.policies.fitting import check_policy_fits
 from pg_experiments.policies.interface import Policy

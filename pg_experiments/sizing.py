@@ -7,7 +7,7 @@ import torch
 
 from pg_experiments.config import Config
 from pg_experiments.errors import ConfigError
-from pg_experiments.optimizers import OptimizerSettings
+from pg_experiments.optimizer_settings import OptimizerSettings
 from pg_experiments.policies.networks import Network
 from pg_experiments.runs import DTYPES, Parts
 

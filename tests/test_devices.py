@@ -22,7 +22,7 @@ from pg_experiments.config import Config, resuming
 from pg_experiments.devices import check_device, drawn, on
 from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.evaluate import main
-from pg_experiments.optimizers import FITTING
+from pg_experiments.optimizer_settings import FITTING
 from pg_experiments.randomness import generator_for
 from pg_experiments.sizing import available_bytes
 from pg_experiments.sweeps.sizing import batch_limit, run_bytes

@@ -32,7 +32,8 @@ from pg_experiments.algorithms.ppo import PPO
 from pg_experiments.algorithms.trpo import TRPO
 from pg_experiments.baselines.value_network import ValueNetwork
 from pg_experiments.natural_gradient import as_parameters, as_vector
-from pg_experiments.optimizers import Learner, OptimizerSettings
+from pg_experiments.optimizer_settings import OptimizerSettings
+from pg_experiments.optimizers import Learner
 from pg_experiments.policies.softmax import Softmax
 from pg_experiments.rollout import Episodes, Trajectory
 from pg_experiments.runs import build, stack

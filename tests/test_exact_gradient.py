@@ -20,7 +20,8 @@ from pg_experiments.algorithms.reinforce import Reinforce
 from pg_experiments.baselines.history import History
 from pg_experiments.baselines.interface import Experience
 from pg_experiments.composition import conf_dir
-from pg_experiments.optimizers import Learner, OptimizerSettings
+from pg_experiments.optimizer_settings import OptimizerSettings
+from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Packing
 from pg_experiments.rollout import play_episodes
 from pg_experiments.runs import make, stack

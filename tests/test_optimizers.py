@@ -16,7 +16,8 @@ from pg_experiments.batch import Batch
 from pg_experiments.config import OptimizerConfig
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec
 from pg_experiments.metrics import mean_kl
-from pg_experiments.optimizers import Learner, OptimizerSettings
+from pg_experiments.optimizer_settings import OptimizerSettings
+from pg_experiments.optimizers import Learner
 from pg_experiments.rollout import Trajectory
 from pg_experiments.runs import make, stack
 from pg_experiments.schedules import KL_ADAPTIVE, schedule_factor

@@ -772,7 +772,7 @@ MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's number
     ("fixed_rollout.py", "over.any()"),  # whether any copy begins a new episode
     ("fixed_rollout.py", "left.min()"),  # when the first of all copies reaches its limit
     ("replaying.py", "played.max()"),  # how many steps to play again
-    ("training.py", "iteration.episodes.finished[row].any()"),  # of one run
+    ("account.py", "iteration.episodes.finished[row].any()"),  # of one run
     ("rollout.py", "own.max()"),  # how long the grid has to be
     ("rollout.py", "first.max()"),
     ("algorithms/reinforce.py", "(self.entropy_coefficient > 0).any()"),  # whether to take a gradient that else is zero

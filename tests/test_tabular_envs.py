@@ -18,7 +18,7 @@ from pg_experiments.baselines.none import NoBaseline
 from pg_experiments.envs.interface import DiscreteActions
 from pg_experiments.envs.tabular import CliffWalking, FrozenLake
 from pg_experiments.errors import ConfigError
-from pg_experiments.optimizers import OptimizerSettings
+from pg_experiments.optimizer_settings import OptimizerSettings
 from pg_experiments.rollout import play_episodes
 from pg_experiments.runs import make
 

@@ -14,7 +14,8 @@ from pg_experiments.baselines.interface import ValueFunction
 from pg_experiments.errors import ConfigError
 from pg_experiments.gradients import passes_for
 from pg_experiments.natural_gradient import as_parameters, as_vector
-from pg_experiments.optimizers import Learner, OptimizerSettings
+from pg_experiments.optimizer_settings import OptimizerSettings
+from pg_experiments.optimizers import Learner
 from pg_experiments.policies.interface import NetworkPolicy, Policy
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.rollout import Episodes, Trajectory
