@@ -12,6 +12,8 @@ from pg_experiments.optimizers import Learner
 from pg_experiments.policies.interface import Policy
 from pg_experiments.rollout import Episodes, Trajectory
 
+Metrics = dict[str, Tensor]  # one number per run, [runs], by TensorBoard tag
+
 
 class Iteration(NamedTuple):
     """What one iteration did, per run. `metrics` holds one number per run by TensorBoard tag.
@@ -22,7 +24,7 @@ class Iteration(NamedTuple):
 
     env_steps: list[int]
     episodes: Episodes
-    metrics: dict[str, Float[Tensor, " runs"]]
+    metrics: Metrics
     env_problems: Sequence[str | None] = ()
 
 

@@ -1,6 +1,6 @@
 """Natural policy gradient: the gradient measured by how much the policy changes, not the parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from pg_experiments.advantages import Targets, value_targets
-from pg_experiments.algorithms.interface import Iteration
+from pg_experiments.algorithms.interface import Iteration, Metrics
 from pg_experiments.baselines.interface import ValueFunction
 from pg_experiments.dense import Dense
 from pg_experiments.errors import ConfigError
@@ -68,24 +68,8 @@ class NPG:
         generators: Sequence[Generator] = (),
     ) -> Iteration:
         """One step from one rollout; nothing is drawn. See `Algorithm.learn`."""
-        numbers = (self.reward_scale, self.gamma, self.gae_lambda)
-        targets = value_targets(baseline.network, baseline_learner.parameters, trajectory, *numbers)
-        direction = natural_direction(
-            policy,
-            policy_learner,
-            trajectory,
-            targets,
-            self.damping,
-            self.conjugate_gradient_iterations,
-            self.normalize_advantage,
-        )
-        _, lr = policy_learner.step(as_parameters(-direction.direction, policy_learner.parameters), progress)
-        metrics = {
-            **direction.metrics,
-            "optimizer/lr": lr,
-            **fit_values(baseline, baseline_learner, trajectory, targets, progress),
-        }
-        return Iteration(direction.samples.counts, episodes, metrics)
+        learners = (policy_learner, baseline_learner)
+        return natural_iteration(self, policy, baseline, learners, episodes, trajectory, progress, whole_direction)
 
 
 def check_policy(policy: Policy, algorithm: str) -> None:
@@ -115,23 +99,55 @@ class Direction:
     direction: Float[Tensor, "runs numbers"]
     gradient: Float[Tensor, "runs numbers"]
     curvature: Float[Tensor, " runs"]
-    metrics: dict[str, Float[Tensor, " runs"]]
+    metrics: Metrics
+
+
+def whole_direction(direction: Direction) -> tuple[Float[Tensor, "runs numbers"], Metrics]:
+    """The step of `NPG`: the direction itself."""
+    return direction.direction, {}
+
+
+def natural_iteration(
+    settings: NPG,
+    policy: NetworkPolicy,
+    baseline: ValueFunction,
+    learners: tuple[Learner, Learner],
+    episodes: Episodes,
+    trajectory: Trajectory,
+    progress: Float[Tensor, " runs"],
+    step_of: Callable[[Direction], tuple[Float[Tensor, "runs numbers"], Metrics]],
+) -> Iteration:
+    """One step of the policy along its natural direction, and the steps of the value network.
+
+    Args:
+        settings: of the direction and the advantages.
+        learners: of policy and baseline.
+        episodes, trajectory, progress: see `Algorithm.learn`.
+        step_of: from the direction to what is handed to the policy's optimizer, upwards, and its metrics.
+    """
+    policy_learner, baseline_learner = learners
+    numbers = (settings.reward_scale, settings.gamma, settings.gae_lambda)
+    targets = value_targets(baseline.network, baseline_learner.parameters, trajectory, *numbers)
+    direction = natural_direction(settings, policy, policy_learner, trajectory, targets)
+    step, metrics = step_of(direction)
+    _, lr = policy_learner.step(as_parameters(-step, policy_learner.parameters), progress)
+    metrics = {
+        **direction.metrics,
+        **metrics,
+        "optimizer/lr": lr,
+        **fit_values(baseline, baseline_learner, trajectory, targets, progress),
+    }
+    return Iteration(direction.samples.counts, episodes, metrics)
 
 
 def natural_direction(
-    policy: NetworkPolicy,
-    learner: Learner,
-    trajectory: Trajectory,
-    targets: Targets,
-    damping: Float[Tensor, " runs"],
-    iterations: int,
-    normalize_advantage: bool,
+    settings: NPG, policy: NetworkPolicy, learner: Learner, trajectory: Trajectory, targets: Targets
 ) -> Direction:
     """x with (F + damping) x = g, by conjugate gradients."""
     runs, steps, envs = trajectory.reward.shape
     samples = Dense(runs, steps * envs)
     observation, action = samples.pack(trajectory.observation), samples.pack(trajectory.action)
-    weight = samples.normalized(targets.advantage) if normalize_advantage else targets.advantage
+    weight = samples.normalized(targets.advantage) if settings.normalize_advantage else targets.advantage
     objective, entropy = torch.empty_like(weight), torch.empty_like(weight)
 
     def loss(distribution: Distribution, blocks: Pass) -> Tensor:
@@ -142,14 +158,14 @@ def natural_direction(
 
     found = policy_gradients(policy, learner.parameters, samples, observation, loss)
     gradient = as_vector({name: found[name] for name in learner.parameters})
-    diagonal = damping.to(gradient.dtype)[:, None]
+    diagonal = settings.damping.to(gradient.dtype)[:, None]
 
     def product(vector: Tensor) -> Tensor:
         with torch.enable_grad():
             image = fisher_product(policy, learner.parameters, samples, observation, samples.size, vector)
         return image + diagonal * vector
 
-    direction = conjugate_gradients(product, gradient, iterations)
+    direction = conjugate_gradients(product, gradient, settings.conjugate_gradient_iterations)
     curvature = (direction * product(direction)).sum(1)
     metrics = {
         "loss/policy": -samples.mean(objective),
@@ -166,7 +182,7 @@ def fit_values(
     trajectory: Trajectory,
     targets: Targets,
     progress: Float[Tensor, " runs"],
-) -> dict[str, Float[Tensor, " runs"]]:
+) -> Metrics:
     """`updates_per_iteration` steps of the value network down the mean of (V - R)²; its metrics from before."""
     runs, steps, envs = trajectory.reward.shape
     samples = Dense(runs, steps * envs)

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from pg_experiments.advantages import value_targets
-from pg_experiments.algorithms.interface import Iteration
-from pg_experiments.algorithms.npg import Direction, check_policy, fit_values, natural_direction
+from pg_experiments.algorithms.interface import Iteration, Metrics
+from pg_experiments.algorithms.npg import NPG, Direction, check_policy, natural_iteration
 from pg_experiments.baselines.interface import ValueFunction
 from pg_experiments.errors import ConfigError
 from pg_experiments.gradients import passes_for
@@ -87,33 +86,31 @@ class TRPO:
         generators: Sequence[Generator] = (),
     ) -> Iteration:
         """One step from one rollout; nothing is drawn. See `Algorithm.learn`."""
-        numbers = (self.reward_scale, self.gamma, self.gae_lambda)
-        targets = value_targets(baseline.network, baseline_learner.parameters, trajectory, *numbers)
-        direction = natural_direction(
-            policy,
-            policy_learner,
-            trajectory,
-            targets,
-            self.damping,
-            self.conjugate_gradient_iterations,
-            self.normalize_advantage,
+
+        def accepted(direction: Direction) -> tuple[Float[Tensor, "runs numbers"], Metrics]:
+            return self._search(policy, policy_learner.parameters, trajectory, direction)
+
+        learners = (policy_learner, baseline_learner)
+        return natural_iteration(self._natural, policy, baseline, learners, episodes, trajectory, progress, accepted)
+
+    @property
+    def _natural(self) -> NPG:
+        """What gives the direction."""
+        return NPG(
+            gamma=self.gamma,
+            reward_scale=self.reward_scale,
+            rollout_steps=self.rollout_steps,
+            gae_lambda=self.gae_lambda,
+            damping=self.damping,
+            conjugate_gradient_iterations=self.conjugate_gradient_iterations,
+            normalize_advantage=self.normalize_advantage,
         )
-        step, fraction, divergence = self._search(policy, policy_learner.parameters, trajectory, direction)
-        _, lr = policy_learner.step(as_parameters(-step, policy_learner.parameters), progress)
-        metrics = {
-            **direction.metrics,
-            "policy/kl": divergence,
-            "policy/step_fraction": fraction,
-            "optimizer/lr": lr,
-            **fit_values(baseline, baseline_learner, trajectory, targets, progress),
-        }
-        return Iteration(direction.samples.counts, episodes, metrics)
 
     @torch.no_grad()
     def _search(
         self, policy: NetworkPolicy, parameters: Parameters, trajectory: Trajectory, found: Direction
-    ) -> tuple[Float[Tensor, "runs numbers"], Float[Tensor, " runs"], Float[Tensor, " runs"]]:
-        """The accepted step of each run, how much of the full step it is, and its KL."""
+    ) -> tuple[Float[Tensor, "runs numbers"], Metrics]:
+        """The accepted step of each run; how much of the full step it is, and its KL."""
         dtype = found.weight.dtype
         target = self.target_kl.to(dtype)
         full = (2 * target / found.curvature.clamp(min=torch.finfo(dtype).tiny)).sqrt()[:, None] * found.direction
@@ -129,7 +126,8 @@ class TRPO:
             going = going & ~accepted
             if not bool(going.any(0)):
                 break
-        return torch.where(fraction[:, None] > 0, fraction[:, None] * full, 0.0), fraction, divergence
+        step = torch.where(fraction[:, None] > 0, fraction[:, None] * full, 0.0)
+        return step, {"policy/kl": divergence, "policy/step_fraction": fraction}
 
 
 def _outcome(
