@@ -13,7 +13,7 @@ from pg_experiments.envs.interface import EnvSpec, MultiBinaryActions
 from pg_experiments.errors import ConfigError
 from pg_experiments.policies.convolution import Convolutions
 from pg_experiments.policies.head import HeadPolicy
-from pg_experiments.policies.networks import Parameters
+from pg_experiments.policies.plain_heads import LogitsHead
 
 
 @dataclass(frozen=True)
@@ -60,43 +60,14 @@ class Bernoulli:
         return -exact.softplus(-self.logits), -exact.softplus(self.logits)
 
 
-@dataclass(frozen=True)
-class BernoulliHead:
-    """The network gives the logits; see `BernoulliPolicy`."""
+def bernoulli_head(actions: MultiBinaryActions) -> LogitsHead:
+    """A logit for every switch; see `BernoulliPolicy`."""
+    about = ("probabilities", "of the switches to be on")
+    return LogitsHead(actions.count, Bernoulli, Bernoulli.draw_noise, about, _probabilities)
 
-    actions: MultiBinaryActions
 
-    @property
-    def output_size(self) -> int:
-        return self.actions.count
-
-    def first_output(self, runs: int, dtype: torch.dtype) -> Float[Tensor, "runs switches"]:
-        return torch.zeros(runs, self.actions.count, dtype=dtype)
-
-    def init(self, runs: int, dtype: torch.dtype) -> Parameters:
-        return {}
-
-    def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples switches"]) -> Bernoulli:
-        return Bernoulli(output)
-
-    @property
-    def noise_size(self) -> int:
-        return self.actions.count
-
-    def draw_noise(
-        self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
-    ) -> Float[Tensor, "*shape switches"]:
-        return Bernoulli.draw_noise(generator, shape, self.actions.count, dtype)
-
-    def env_action(self, action: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
-        return action
-
-    @property
-    def sure(self) -> tuple[str, str]:
-        return "probabilities", "of the switches to be on"
-
-    def how_sure(self, distribution: Bernoulli) -> Float[Tensor, "runs samples numbers"]:
-        return exact.sigmoid(distribution.logits)
+def _probabilities(distribution: Bernoulli) -> Float[Tensor, "runs samples switches"]:
+    return exact.sigmoid(distribution.logits)
 
 
 class BernoulliPolicy(HeadPolicy):
@@ -117,4 +88,4 @@ class BernoulliPolicy(HeadPolicy):
     ) -> None:
         if not isinstance(spec.actions, MultiBinaryActions):
             raise ConfigError("policy", None, "needs switches")
-        super().__init__(spec, hidden_sizes, activation, BernoulliHead(spec.actions), convolutions)
+        super().__init__(spec, hidden_sizes, activation, bernoulli_head(spec.actions), convolutions)

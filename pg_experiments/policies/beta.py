@@ -16,7 +16,7 @@ from pg_experiments.policies.convolution import Convolutions
 from pg_experiments.policies.distributions import DiagonalGaussian
 from pg_experiments.policies.gaussian import box_of
 from pg_experiments.policies.head import HeadPolicy
-from pg_experiments.policies.networks import Parameters
+from pg_experiments.policies.plain_heads import PairHead
 
 
 @dataclass(frozen=True)
@@ -99,55 +99,23 @@ class Beta:
         return log_beta.to(self.excess_alpha.dtype)
 
 
-@dataclass(frozen=True)
-class BetaHead:
-    """α = 1 + softplus(x), β = 1 + softplus(y); see `BetaPolicy`."""
+def beta_head(actions: BoxActions, initial_shape: Float[Tensor, " runs"]) -> PairHead:
+    """α = 1 + softplus(x), β = 1 + softplus(y); the action to play is low + a · (high - low). See `BetaPolicy`."""
+    first = torch.log(torch.expm1(initial_shape - 1))  # the inverse of softplus
+    about = ("std", "standard deviation of the sampled action")
+    return PairHead(actions, (first, first), _of_outputs, Beta.draw_noise, _to_unit, about, _deviation)
 
-    actions: BoxActions
-    initial_shape: Float[Tensor, " runs"]
 
-    @property
-    def output_size(self) -> int:
-        return 2 * self.action_size
+def _of_outputs(x: Float[Tensor, "runs samples action"], y: Float[Tensor, "runs samples action"]) -> Beta:
+    return Beta(exact.softplus(x), exact.softplus(y))
 
-    @cached_property
-    def action_size(self) -> int:
-        return len(self.actions.low)
 
-    def first_output(self, runs: int, dtype: torch.dtype) -> Float[Tensor, "runs outputs"]:
-        inverse_softplus = torch.log(torch.expm1(self.initial_shape - 1))
-        return inverse_softplus.to(dtype)[:, None].repeat(1, self.output_size)
+def _to_unit(action: Float[Tensor, "*samples action"]) -> Float[Tensor, "*samples action"]:
+    return 2 * action - 1
 
-    def init(self, runs: int, dtype: torch.dtype) -> Parameters:
-        return {}
 
-    def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples outputs"]) -> Beta:
-        excess = exact.softplus(output)
-        return Beta(excess[..., : self.action_size], excess[..., self.action_size :])
-
-    @property
-    def noise_size(self) -> int:
-        return self.action_size
-
-    def draw_noise(
-        self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
-    ) -> Float[Tensor, "*shape action"]:
-        return Beta.draw_noise(generator, shape, self.action_size, dtype)
-
-    def env_action(self, action: Float[Tensor, "*samples action"]) -> Float[Tensor, "*samples action"]:
-        """low + x · (high - low)."""
-        return self._bounds(2 * action - 1)
-
-    @property
-    def sure(self) -> tuple[str, str]:
-        return "std", "standard deviation of the sampled action"
-
-    def how_sure(self, distribution: Beta) -> Float[Tensor, "runs samples numbers"]:
-        return distribution.deviation() * 2 * self._bounds.scale(distribution.excess_alpha.dtype)
-
-    @cached_property
-    def _bounds(self) -> Bounds:
-        return Bounds(self.actions)
+def _deviation(distribution: Beta, bounds: Bounds) -> Float[Tensor, "runs samples action"]:
+    return distribution.deviation() * 2 * bounds.scale(distribution.excess_alpha.dtype)
 
 
 class BetaPolicy(HeadPolicy):
@@ -170,4 +138,4 @@ class BetaPolicy(HeadPolicy):
         initial_shape: Float[Tensor, " runs"],
         convolutions: Convolutions | None = None,
     ) -> None:
-        super().__init__(spec, hidden_sizes, activation, BetaHead(box_of(spec), initial_shape), convolutions)
+        super().__init__(spec, hidden_sizes, activation, beta_head(box_of(spec), initial_shape), convolutions)

@@ -57,7 +57,7 @@ class Head(Protocol):
         """A word for what `how_sure` gives, and a sentence about it: for the README.md of an exported policy."""
         ...
 
-    def how_sure(self, distribution: Any) -> Float[Tensor, "runs samples numbers"]:
+    def how_sure(self, distribution: Any, /) -> Float[Tensor, "runs samples numbers"]:
         """How sure the policy is of its action, in standard operations of torch."""
         ...
 

@@ -14,17 +14,17 @@ from pg_experiments.envs.interface import (
     Part,
 )
 from pg_experiments.errors import ConfigError
-from pg_experiments.policies.bernoulli import BernoulliHead
-from pg_experiments.policies.beta import BetaHead
+from pg_experiments.policies.bernoulli import bernoulli_head
+from pg_experiments.policies.beta import beta_head
 from pg_experiments.policies.convolution import Convolutions
 from pg_experiments.policies.fitting import FITS, described_actions, option_for, parts_of
 from pg_experiments.policies.gaussian import GaussianHead
 from pg_experiments.policies.head import Head, HeadPolicy
 from pg_experiments.policies.joint import JointHead
-from pg_experiments.policies.multi_categorical import MultiCategoricalHead
-from pg_experiments.policies.softmax import SoftmaxHead
+from pg_experiments.policies.multi_categorical import multi_categorical_head
+from pg_experiments.policies.softmax import softmax_head
 from pg_experiments.policies.squashed_gaussian import SquashedGaussianHead
-from pg_experiments.policies.von_mises import VonMisesHead
+from pg_experiments.policies.von_mises import von_mises_head
 
 
 class Mixed(HeadPolicy):
@@ -81,14 +81,14 @@ def _in_words(actions: Sequence[Part]) -> str:
 def _head(name: str, actions: Part, std: Tensor, shape: Tensor, concentration: Tensor) -> Head:
     """The head of one part, whose name fits it."""
     if isinstance(actions, DiscreteActions):
-        return SoftmaxHead(actions)
+        return softmax_head(actions)
     if isinstance(actions, MultiDiscreteActions):
-        return MultiCategoricalHead(actions)
+        return multi_categorical_head(actions)
     if isinstance(actions, MultiBinaryActions):
-        return BernoulliHead(actions)
+        return bernoulli_head(actions)
     if name == "beta":
-        return BetaHead(actions, shape)
+        return beta_head(actions, shape)
     if name == "von_mises":
-        return VonMisesHead(actions, concentration)
+        return von_mises_head(actions, concentration)
     gaussian = GaussianHead(actions, False, False, std)
     return SquashedGaussianHead(gaussian) if name == "squashed_gaussian" else gaussian

@@ -13,7 +13,7 @@ from pg_experiments.errors import ConfigError
 from pg_experiments.policies.convolution import Convolutions
 from pg_experiments.policies.distributions import Categorical
 from pg_experiments.policies.head import HeadPolicy
-from pg_experiments.policies.networks import Parameters
+from pg_experiments.policies.plain_heads import LogitsHead
 
 
 @dataclass(frozen=True)
@@ -62,43 +62,14 @@ class MultiCategorical:
         return [Categorical(part) for part in self.logits.split(self.counts, -1)]
 
 
-@dataclass(frozen=True)
-class MultiCategoricalHead:
-    """The network gives the logits of all choices; see `MultiCategoricalPolicy`."""
+def multi_categorical_head(actions: MultiDiscreteActions) -> LogitsHead:
+    """The logits of all choices side by side; see `MultiCategoricalPolicy`."""
 
-    actions: MultiDiscreteActions
+    def make(logits: Float[Tensor, "runs samples logits"]) -> MultiCategorical:
+        return MultiCategorical(logits, actions.counts)
 
-    @property
-    def output_size(self) -> int:
-        return sum(self.actions.counts)
-
-    def first_output(self, runs: int, dtype: torch.dtype) -> Float[Tensor, "runs logits"]:
-        return torch.zeros(runs, self.output_size, dtype=dtype)
-
-    def init(self, runs: int, dtype: torch.dtype) -> Parameters:
-        return {}
-
-    def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples logits"]) -> MultiCategorical:
-        return MultiCategorical(output, self.actions.counts)
-
-    @property
-    def noise_size(self) -> int:
-        return self.output_size
-
-    def draw_noise(
-        self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
-    ) -> Float[Tensor, "*shape logits"]:
-        return MultiCategorical.draw_noise(generator, shape, self.output_size, dtype)
-
-    def env_action(self, action: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
-        return action
-
-    @property
-    def sure(self) -> tuple[str, str]:
-        return "probabilities", "of the options of every choice, side by side"
-
-    def how_sure(self, distribution: MultiCategorical) -> Float[Tensor, "runs samples numbers"]:
-        return distribution.probabilities()
+    about = ("probabilities", "of the options of every choice, side by side")
+    return LogitsHead(sum(actions.counts), make, MultiCategorical.draw_noise, about, MultiCategorical.probabilities)
 
 
 class MultiCategoricalPolicy(HeadPolicy):
@@ -119,4 +90,4 @@ class MultiCategoricalPolicy(HeadPolicy):
     ) -> None:
         if not isinstance(spec.actions, MultiDiscreteActions):
             raise ConfigError("policy", None, "needs several discrete actions at once")
-        super().__init__(spec, hidden_sizes, activation, MultiCategoricalHead(spec.actions), convolutions)
+        super().__init__(spec, hidden_sizes, activation, multi_categorical_head(spec.actions), convolutions)

@@ -15,46 +15,18 @@ from pg_experiments.policies.distributions import Categorical
 from pg_experiments.policies.head import HeadAction, HeadPolicy
 from pg_experiments.policies.masking import masked
 from pg_experiments.policies.networks import MLP, Parameters
+from pg_experiments.policies.plain_heads import LogitsHead
 from pg_experiments.policies.standalone import Masked, perceptron
 
 
-@dataclass(frozen=True)
-class SoftmaxHead:
-    """The network gives the logits; see `Softmax`."""
+def softmax_head(actions: DiscreteActions) -> LogitsHead:
+    """A categorical distribution over the actions; see `Softmax`."""
+    about = ("probabilities", "of the actions, from 0 on")
+    return LogitsHead(actions.count, Categorical, Categorical.draw_noise, about, _probabilities)
 
-    actions: DiscreteActions
 
-    @property
-    def output_size(self) -> int:
-        return self.actions.count
-
-    def first_output(self, runs: int, dtype: torch.dtype) -> Float[Tensor, "runs actions"]:
-        return torch.zeros(runs, self.actions.count, dtype=dtype)
-
-    def init(self, runs: int, dtype: torch.dtype) -> Parameters:
-        return {}
-
-    def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples actions"]) -> Categorical:
-        return Categorical(output)
-
-    @property
-    def noise_size(self) -> int:
-        return self.actions.count
-
-    def draw_noise(
-        self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
-    ) -> Float[Tensor, "*shape actions"]:
-        return Categorical.draw_noise(generator, shape, self.actions.count, dtype)
-
-    def env_action(self, action: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
-        return action
-
-    @property
-    def sure(self) -> tuple[str, str]:
-        return "probabilities", "of the actions, from 0 on"
-
-    def how_sure(self, distribution: Categorical) -> Float[Tensor, "runs samples numbers"]:
-        return torch.softmax(distribution.logits, -1)
+def _probabilities(distribution: Categorical) -> Float[Tensor, "runs samples actions"]:
+    return torch.softmax(distribution.logits, -1)
 
 
 class Softmax(HeadPolicy):
@@ -73,7 +45,7 @@ class Softmax(HeadPolicy):
         activation: str,
         convolutions: Convolutions | None = None,
     ) -> None:
-        super().__init__(spec, hidden_sizes, activation, SoftmaxHead(discrete_of(spec)), convolutions)
+        super().__init__(spec, hidden_sizes, activation, softmax_head(discrete_of(spec)), convolutions)
 
     @property
     def num_actions(self) -> int:
@@ -114,7 +86,7 @@ class TabularSoftmax:
         table = parameters["table"][0]
         network: torch.nn.Module = perceptron([(table, torch.zeros_like(table[0]))], "relu")
         network = Masked(network, self.spec.mask_size) if self.spec.mask_size else network
-        return HeadAction(network, SoftmaxHead(discrete_of(self.spec)), {})
+        return HeadAction(network, softmax_head(discrete_of(self.spec)), {})
 
     def draw_noise(
         self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype

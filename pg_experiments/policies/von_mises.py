@@ -16,7 +16,7 @@ from pg_experiments.policies.convolution import Convolutions
 from pg_experiments.policies.distributions import DiagonalGaussian
 from pg_experiments.policies.gaussian import box_of
 from pg_experiments.policies.head import HeadPolicy
-from pg_experiments.policies.networks import Parameters
+from pg_experiments.policies.plain_heads import PairHead
 
 NODES, NEWTON_STEPS = 24, 8
 WIDEST = 9.0  # standard deviations; beyond lies a probability of 1e-19
@@ -120,57 +120,22 @@ def _rule() -> tuple[Tensor, Tensor]:
     return 0.5 * (nodes + 1), 0.5 * weights
 
 
-@dataclass(frozen=True)
-class VonMisesHead:
-    """The network gives κ cos μ and κ sin μ; see `VonMisesPolicy`."""
+def von_mises_head(actions: BoxActions, initial_concentration: Float[Tensor, " runs"]) -> PairHead:
+    """The network gives κ cos μ and κ sin μ; -π and π are the bounds, which are one direction. See `VonMisesPolicy`."""
+    first = (initial_concentration, torch.zeros_like(initial_concentration))
+    about = (
+        "concentration",
+        "of the angle in radians around its direction: 0 is uniform; nearly 1 / variance of a large one",
+    )
+    return PairHead(actions, first, VonMises, VonMises.draw_noise, _to_unit, about, _concentration)
 
-    actions: BoxActions
-    initial_concentration: Float[Tensor, " runs"]
 
-    @property
-    def output_size(self) -> int:
-        return 2 * self.action_size
+def _to_unit(action: Float[Tensor, "*samples action"]) -> Float[Tensor, "*samples action"]:
+    return action / math.pi
 
-    @cached_property
-    def action_size(self) -> int:
-        return len(self.actions.low)
 
-    def first_output(self, runs: int, dtype: torch.dtype) -> Float[Tensor, "runs outputs"]:
-        x = self.initial_concentration.to(dtype)[:, None].repeat(1, self.action_size)
-        return torch.cat([x, torch.zeros_like(x)], 1)
-
-    def init(self, runs: int, dtype: torch.dtype) -> Parameters:
-        return {}
-
-    def distribution(self, parameters: Parameters, output: Float[Tensor, "runs samples outputs"]) -> VonMises:
-        return VonMises(output[..., : self.action_size], output[..., self.action_size :])
-
-    @property
-    def noise_size(self) -> int:
-        return self.action_size
-
-    def draw_noise(
-        self, generator: Generator, shape: tuple[int, ...], dtype: torch.dtype
-    ) -> Float[Tensor, "*shape action"]:
-        return VonMises.draw_noise(generator, shape, self.action_size, dtype)
-
-    def env_action(self, action: Float[Tensor, "*samples action"]) -> Float[Tensor, "*samples action"]:
-        """(low + high) / 2 + θ · (high - low) / 2π: the bounds are one direction, -π and π."""
-        return self._bounds(action / math.pi)
-
-    @property
-    def sure(self) -> tuple[str, str]:
-        return (
-            "concentration",
-            "of the angle in radians around its direction: 0 is uniform; nearly 1 / variance of a large one",
-        )
-
-    def how_sure(self, distribution: VonMises) -> Float[Tensor, "runs samples numbers"]:
-        return distribution.concentration
-
-    @cached_property
-    def _bounds(self) -> Bounds:
-        return Bounds(self.actions)
+def _concentration(distribution: VonMises, bounds: Bounds) -> Float[Tensor, "runs samples action"]:
+    return distribution.concentration
 
 
 class VonMisesPolicy(HeadPolicy):
@@ -194,5 +159,5 @@ class VonMisesPolicy(HeadPolicy):
         convolutions: Convolutions | None = None,
     ) -> None:
         super().__init__(
-            spec, hidden_sizes, activation, VonMisesHead(box_of(spec), initial_concentration), convolutions
+            spec, hidden_sizes, activation, von_mises_head(box_of(spec), initial_concentration), convolutions
         )
