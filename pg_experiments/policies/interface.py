@@ -67,8 +67,8 @@ class ExportablePolicy(Policy, Protocol):
             parameters: of that run, `[1, ...]`.
 
         Returns:
-            A module from observations `[batch, observation]` to the pair of: the actions to send (index, int64
-            `[batch]`, or numbers within the bounds, `[batch, action]`), and the probabilities `[batch, actions]` or
-            the standard deviations `[batch, action]`.
+            A module from observations `[batch, observation]` to the pair of: the actions to send (an index, int64
+            `[batch]`; whole numbers, int64 `[batch, choices]`; or real ones within the bounds, `[batch, action]`), and
+            how sure the policy is of them, `[batch, numbers]`: probabilities, standard deviations, see `Head.how_sure`.
         """
         ...
