@@ -53,6 +53,7 @@ class PPOConfig(AlgorithmConfig):
     target_kl: float | None = per_run(None, above=0)
     normalize_advantage: bool = True
     recompute_advantage: bool = False
+    vtrace: bool = False
 
 
 @dataclass(frozen=True)

@@ -52,3 +52,10 @@ class ValueNetworkConfig(NetworkConfig):
     _target_: str = "pg_experiments.baselines.value_network.ValueNetwork"
     updates_per_iteration: int = checked(3, at_least=1, at_most=MOST_UNITS)
     optimizer: Any = "???"
+
+
+@dataclass(frozen=True)
+class SharedValueConfig:
+    _target_: str = "pg_experiments.baselines.shared_value.SharedValue"
+    coefficient: float = per_run(0.5, at_least=0)
+    optimizer: Any = "???"

@@ -25,6 +25,7 @@ from pg_experiments.baseline_config import (
     NoneConfig,
     OptimalConstantConfig,
     RunningMeanConfig,
+    SharedValueConfig,
     TimeDependentConfig,
     ValueNetworkConfig,
 )
@@ -214,6 +215,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "linear_features": LinearFeaturesConfig,
         "optimal_constant": OptimalConstantConfig,
         "value_network": ValueNetworkConfig,
+        "shared_value": SharedValueConfig,
     },
     "algorithm": {
         "reinforce": ReinforceConfig,

@@ -12,6 +12,7 @@ from pg_experiments.algorithm_config import AlgorithmConfig
 from pg_experiments.algorithms.interface import Algorithm, rollout_steps_of
 from pg_experiments.baselines.batch_mean import BatchMean
 from pg_experiments.baselines.interface import Baseline, ValueFunction
+from pg_experiments.baselines.shared_value import SharedValue
 from pg_experiments.config import SCHEMAS, Config, evaluation_seed, walk
 from pg_experiments.env_config import EnvConfig
 from pg_experiments.envs.backends import not_native
@@ -240,11 +241,14 @@ def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor], check: 
 
 
 def check_baseline_fits(config: Config, algorithm: Algorithm, baseline: Baseline) -> None:
-    """Raise a `ConfigError` when fixed rollouts would be continued by a baseline that knows no value of a state."""
+    """Raise a `ConfigError` when a cut rollout cannot be continued, or a shared network would not be trained."""
+    name, own = name_of_option("baseline", config.baseline), name_of_option("algorithm", config.algorithm)
+    if isinstance(baseline, SharedValue) and not getattr(algorithm, "shares_network", False):
+        reason = f"learns in one step with the policy, and {own} has no such step; fitting: value_network here, or "
+        raise ConfigError("baseline", name, f"{reason}algorithm=actor_critic or ppo")
     if rollout_steps_of(algorithm) is None or isinstance(baseline, ValueFunction):
         return
-    name = name_of_option("baseline", config.baseline)
-    needs = f"{name_of_option('algorithm', config.algorithm)} continues a rollout that is cut by the value of the state"
+    needs = f"{own} continues a rollout that is cut by the value of the state"
     raise ConfigError("baseline", name, f"knows no value of a state, and {needs}; fitting: value_network")
 
 

@@ -40,6 +40,9 @@ ENVS = {  # for every policy one that it fits
     "auto": ("env=cartpole", "policy.hidden_sizes=[7,5]"),
     "tabular_softmax": ("env=gymnasium", "env.id=FrozenLake-v1"),
 }
+NATURAL = ("npg", "trpo")  # need a policy with a network
+SHARING = ("actor_critic", "ppo")  # train policy and value together
+WITHOUT_HIDDEN_LAYERS = ("linear_softmax", "linear_gaussian", "tabular_softmax")
 SETTINGS = ("dtype=float64", "seed=11", "env.num_envs=4", "total_env_steps=2000", "logging.progress=none")
 
 
@@ -51,8 +54,11 @@ def options(group: str) -> list[str]:
 def combinations() -> Iterator[tuple[str, str, str]]:
     """Every policy, algorithm and baseline that go together."""
     for policy, algorithm, baseline in product(options("policy"), options("algorithm"), options("baseline")):
-        natural = algorithm in ("npg", "trpo")
-        if (algorithm == "reinforce" or baseline == "value_network") and not (natural and policy == "tabular_softmax"):
+        if baseline == "shared_value":
+            fits = algorithm in SHARING and policy not in WITHOUT_HIDDEN_LAYERS
+        else:
+            fits = algorithm == "reinforce" or baseline == "value_network"
+        if fits and not (algorithm in NATURAL and policy == "tabular_softmax"):
             yield policy, algorithm, baseline
 
 

@@ -122,7 +122,7 @@ def networks() -> list[tuple[Network, int]]:
 def test_a_masked_network_gives_the_logits_of_legal_actions_with_their_gradients_and_tangents(
     inner: Network, size: int
 ) -> None:
-    network, outputs = MaskedNetwork(inner), inner.output_size
+    network, outputs = MaskedNetwork(inner, inner.output_size), inner.output_size
     first = network.init([Generator().manual_seed(run) for run in range(RUNS)], torch.float64)
     leaves = {name: part.requires_grad_() for name, part in first.items()}
     mask = random_mask(RUNS, SAMPLES, outputs)

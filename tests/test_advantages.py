@@ -25,7 +25,7 @@ TERMINATED = torch.tensor([[end in ("terminated", "both") for end in copy] for c
 TRUNCATED = torch.tensor([[end in ("truncated", "both") for end in copy] for copy in ENDS]).T.expand(SHAPE)
 
 
-def found(gae_lambda: tuple[float, ...] = LAMBDA) -> Tensor:
+def found(gae_lambda: tuple[float, ...] = LAMBDA, weight: Tensor | None = None) -> Tensor:
     return generalized_advantages(
         REWARD,
         VALUE,
@@ -34,6 +34,7 @@ def found(gae_lambda: tuple[float, ...] = LAMBDA) -> Tensor:
         TRUNCATED,
         torch.tensor(GAMMA, dtype=torch.float64),
         torch.tensor(gae_lambda, dtype=torch.float64),
+        weight,
     )
 
 
@@ -74,6 +75,32 @@ def test_with_lambda_one_they_are_the_n_step_returns_minus_the_values():
                 break
         expected[run, first, copy] = total - VALUE[run, first, copy]
     torch.testing.assert_close(found((1.0, 1.0, 1.0)), expected, rtol=0, atol=1e-12)
+
+
+def test_with_weights_they_are_those_of_v_trace():
+    """vₛ = V(sₛ) + Σₜ γᵗ⁻ˢ (Π c) ρₜ δₜ with ρ = w and c = λ w; with λ = 1, A = r + γ vₛ₊₁ - V(sₛ)."""
+    weight = numbers(*SHAPE, seed=65).exp().clamp(max=1)
+    assert 0.2 < (weight == 1).double().mean() < 0.8
+    expected = VALUE.clone()
+    for run, first, copy in itertools.product(*map(range, SHAPE)):
+        product = 1.0
+        for step in range(first, STEPS):
+            error = REWARD[run, step, copy] + GAMMA[run] * next_value(run, step, copy) - VALUE[run, step, copy]
+            expected[run, first, copy] += product * weight[run, step, copy] * error
+            product *= GAMMA[run] * LAMBDA[run] * float(weight[run, step, copy])
+            if is_over(run, step, copy):
+                break
+    advantage = found(weight=weight)
+    torch.testing.assert_close(VALUE + weight * advantage, expected, rtol=0, atol=1e-12)
+    assert LAMBDA[0] == 1.0
+    for step, copy in itertools.product(range(STEPS), range(len(ENDS))):
+        following = next_value(0, step, copy) if is_over(0, step, copy) else float(expected[0, step + 1, copy])
+        of_one = float(REWARD[0, step, copy] + GAMMA[0] * following - VALUE[0, step, copy])
+        assert float(advantage[0, step, copy]) == pytest.approx(of_one, abs=1e-12)
+
+
+def test_weights_of_one_change_no_bit():
+    assert torch.equal(found(weight=torch.ones(SHAPE, dtype=torch.float64)), found())
 
 
 def test_what_follows_a_termination_does_not_matter_and_what_follows_a_truncation_only_by_its_value():

@@ -37,6 +37,7 @@ PARTNERS = {  # what a file needs beside it, where the defaults do not fit
     "env/gymnasium": ("policy=softmax", "env.id=CartPole-v1"),
     "env/lunar_lander": ("policy=softmax",),
     "optimizer/torch": ("optimizer._target_=torch.optim.Adagrad",),
+    "baseline/shared_value": ("algorithm=actor_critic",),
 }
 
 PER_RUN = {  # the numbers in which runs of one batch may differ; a new one has to be put here, and into the docs
@@ -44,7 +45,7 @@ PER_RUN = {  # the numbers in which runs of one batch may differ; a new one has 
     "policy": {"initial_std", "initial_shape", "initial_concentration"},
     "env": {"gamma", "reward_scale", "default_initial_std", "default_env_steps"},
     "optimizer": {"lr", "max_gradient_norm", "target_kl"},
-    "baseline": {"decay", "ridge"},
+    "baseline": {"decay", "ridge", "coefficient"},
     "algorithm": {
         "entropy_coefficient",
         "gae_lambda",

@@ -375,8 +375,8 @@ def test_normalised_advantages_and_the_entropy_bonus_are_what_their_formulas_say
         torch.testing.assert_close(iteration.metrics["policy/entropy"][row], entropy.mean().detach(), **TOLERANCE)
 
 
-def advantages(played: Played, value: Tensor, numbers: Numbers) -> list[float]:
-    """A plain loop, backwards."""
+def advantages(played: Played, value: Tensor, numbers: Numbers, weight: Tensor | None = None) -> list[float]:
+    """A plain loop, backwards; `weight` is that of V-trace at every step."""
     found, following_advantage = [], 0.0
     for step, (state, _, following, reward, terminated, truncated) in reversed(list(enumerate(played.steps))):
         after = 0.0 if terminated else float(value[following])
@@ -384,6 +384,7 @@ def advantages(played: Played, value: Tensor, numbers: Numbers) -> list[float]:
         goes_on = not (terminated or truncated) and step < STEPS - 1
         following_advantage = delta + goes_on * numbers.gamma * numbers.gae_lambda * following_advantage
         found.insert(0, following_advantage)
+        following_advantage *= 1.0 if weight is None else float(weight[step])
     return found
 
 
@@ -416,8 +417,8 @@ def forward(leaves: list[Tensor], x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("clip_range_value", [None, 0.05])
 @pytest.mark.parametrize("target_kl", [None, 2e-3])
-@pytest.mark.parametrize("recompute_advantage", [True, False])
-def test_all_updates_of_ppo_are_those_of_a_plain_loop_over_one_run(clip_range_value, target_kl, recompute_advantage):
+@pytest.mark.parametrize("again", ["no", "recompute", "vtrace"])
+def test_all_updates_of_ppo_are_those_of_a_plain_loop_over_one_run(clip_range_value, target_kl, again):
     mdp, numbers, rows = ENDS_AT_DIFFERENT_TIMES, Numbers(gae_lambda=0.8, entropy_coefficient=0.01), 3
     spec, copies = mdp.spec, 7
     rollouts = every_rollout(mdp)
@@ -437,7 +438,8 @@ def test_all_updates_of_ppo_are_those_of_a_plain_loop_over_one_run(clip_range_va
         epochs=3,
         minibatches=4,
         normalize_advantage=True,
-        recompute_advantage=recompute_advantage,
+        recompute_advantage=again != "no",
+        vtrace=again == "vtrace",
         clip_range=0.05,
         clip_range_value=clip_range_value or torch.inf,
         target_kl=target_kl or torch.inf,
@@ -467,19 +469,25 @@ def plain_ppo(rollouts: list[Played], mdp: SmallMDP, leaves: Any, algorithm: PPO
     state = torch.tensor([rollouts[copy].steps[step][0] for step, copy in order])
     action = torch.tensor([rollouts[copy].steps[step][1] for step, copy in order])
 
-    def targets() -> tuple[Tensor, Tensor]:
+    def targets(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         value = forward(leaves[1], eye)[:, 0].detach()
-        of_copies = [advantages(played, value, numbers) for played in rollouts]
-        return value[state], torch.tensor([of_copies[copy][step] for step, copy in order], dtype=torch.float64)
+        of_copies = [advantages(played, value, numbers, weight[:, copy]) for copy, played in enumerate(rollouts)]
+        found = torch.tensor([of_copies[copy][step] for step, copy in order], dtype=torch.float64)
+        return value[state], found, value[state] + weight.flatten() * found
 
-    value, advantage = targets()
-    old = forward(leaves[0], eye[state]).log_softmax(-1).gather(1, action[:, None])[:, 0].detach()
+    def log_prob() -> Tensor:
+        return forward(leaves[0], eye[state]).log_softmax(-1).gather(1, action[:, None])[:, 0].detach()
+
+    ones = torch.ones(STEPS, len(rollouts), dtype=torch.float64)
+    value, advantage, of_all = targets(ones)
+    old = log_prob()
     generator = Generator().manual_seed(100 + row)
     deals = [torch.randperm(len(state), generator=generator) for _ in range(algorithm.epochs)]
     updates = 0
     for epoch, deal in enumerate(deals):
         if epoch and algorithm.recompute_advantage:
-            value, advantage = targets()
+            weight = (log_prob() - old).exp().clamp(max=1).view_as(ones) if algorithm.vtrace else ones
+            value, advantage, of_all = targets(weight)
         for place, own in enumerate(deal.tensor_split(algorithm.minibatches)):
             log_policy = forward(leaves[0], eye[state[own]]).log_softmax(-1)
             log_ratio = log_policy.gather(1, action[own][:, None])[:, 0] - old[own]
@@ -489,7 +497,7 @@ def plain_ppo(rollouts: list[Played], mdp: SmallMDP, leaves: Any, algorithm: PPO
             objective = (
                 torch.minimum(log_ratio.exp() * weight, clipped * weight) + numbers.entropy_coefficient * entropy
             )
-            returns, now = (value + advantage)[own], forward(leaves[1], eye[state[own]])[:, 0]
+            returns, now = of_all[own], forward(leaves[1], eye[state[own]])[:, 0]
             limit = float(algorithm.clip_range_value[row])
             near = value[own] + (now - value[own]).clamp(-limit, limit)
             loss = torch.maximum((now - returns) ** 2, (near - returns) ** 2)

@@ -79,6 +79,7 @@ KINDS = {  # native, not native, and with every kind of wrapper around
     ),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
+VALUE_FUNCTIONS = ("value_network", "shared_value")
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
@@ -256,7 +257,7 @@ def test_an_iteration_in_which_no_episode_finished_leaves_the_cells_of_episodes_
 
 
 @every_algorithm
-@pytest.mark.parametrize("baseline", [name for name in options("baseline") if name != "value_network"])
+@pytest.mark.parametrize("baseline", [name for name in options("baseline") if name not in VALUE_FUNCTIONS])
 def test_a_baseline_without_a_value_of_the_state_is_refused_with_the_fitting_one(algorithm: str, baseline: str):
     config = compose("policy=softmax", "env=cartpole", f"algorithm={algorithm}", f"baseline={baseline}")
     with pytest.raises(ConfigError, match=f"baseline={baseline}: .*{algorithm} continues .*; fitting: value_network"):

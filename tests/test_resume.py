@@ -190,7 +190,9 @@ def test_interrupted_in_the_first_iteration_a_run_begins_again(tmp_path, undistu
 
 def test_interrupted_in_the_evaluation_a_run_is_only_evaluated_again(tmp_path, undisturbed, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("pg_experiments.evaluating.of_training.evaluate_each", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr(
+            "pg_experiments.evaluating.of_training.evaluate_each", lambda *_: signal.raise_signal(signal.SIGINT)
+        )
         with pytest.raises(Interrupted):
             train(configs(), [tmp_path / "0"])
     with monkeypatch.context() as patch:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Generator, Tensor
 from pg_experiments.advantages import continuations, generalized_advantages
 from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.baselines.interface import ValueFunction
+from pg_experiments.baselines.shared_value import added, own_and_shared, value_parameters
 from pg_experiments.dense import Dense
 from pg_experiments.gradients import network_gradients, outputs, score_gradients
 from pg_experiments.metrics import explained_variance
@@ -27,7 +29,7 @@ class ActorCritic:
     Aₜ is the generalized advantage, see `generalized_advantages`. The value network takes a step down the mean of
     (V(sₜ) - Rₜ)² with Rₜ = Aₜ + V(sₜ) held fixed, from the same forward pass that gave the values; with
     `baseline.updates_per_iteration` above 1 it takes more steps towards the same Rₜ. `loss/policy` is minus what the
-    gradient is of.
+    policy's gradient is of. Policy and value may share a network, see `SharedValue`.
 
     With λ = 1 and V the value of the policy, the expectation is exact for the states that the rollout visits, each
     counted once, without γᵗ; with λ = 1 and another V, only the continuation at the cut is off. λ < 1 trades the
@@ -53,6 +55,7 @@ class ActorCritic:
     entropy_coefficient: Float[Tensor, " runs"]
     entropy_schedule: str
     normalize_advantage: bool
+    shares_network: ClassVar[bool] = True
 
     def learn(
         self,
@@ -71,9 +74,9 @@ class ActorCritic:
         observation, action = samples.pack(trajectory.observation), samples.pack(trajectory.action)
         reward = trajectory.reward * self.reward_scale.to(dtype)[:, None, None]
         assert trajectory.next_observation is not None
-        continuation = continuations(
-            baseline.network, baseline_learner.parameters, trajectory.next_observation, trajectory.truncated
-        )
+        network = baseline.network
+        of_values = value_parameters(baseline, baseline_learner.parameters, policy_learner.parameters)
+        continuation = continuations(network, of_values, trajectory.next_observation, trajectory.truncated)
         values, returns, advantage = (torch.empty(runs * samples.size, dtype=dtype) for _ in range(3))
 
         def find_advantages(value: Tensor, blocks: Pass) -> None:
@@ -100,14 +103,14 @@ class ActorCritic:
             find_advantages(output[..., 0], blocks)
             return value_gradient(output, blocks)
 
-        network, of_values = baseline.network, baseline_learner.parameters
         if samples.is_whole(network.numbers_per_sample):
             found = network_gradients(network, of_values, samples, observation, first_gradient)
         else:  # no pass sees a whole rollout, from whose end advantages are added up: the values come first
             value = outputs(network, of_values, samples, observation)[:, 0]
             find_advantages(value.view(runs, -1), Pass(torch.arange(runs), slice(None)))
             found = network_gradients(network, of_values, samples, observation, value_gradient)
-        baseline_norm, _ = baseline_learner.step(found, progress)
+        own, shared = own_and_shared(baseline, found)
+        baseline_norm, _ = baseline_learner.step(own, progress)
         for _ in range(baseline.updates_per_iteration - 1):
             baseline_learner.step(network_gradients(network, of_values, samples, observation, value_gradient), progress)
 
@@ -124,7 +127,7 @@ class ActorCritic:
 
         own_coefficient = coefficient * share if rewards_entropy else None
         found = score_gradients(policy, policy_learner.parameters, samples, observation, action, weigh, own_coefficient)
-        norm, lr = policy_learner.step(found, progress)
+        norm, lr = policy_learner.step(added(found, shared), progress)
         objective = log_prob * weight + entropy * samples.spread(coefficient)
         metrics = {
             "loss/policy": -samples.mean(objective),

@@ -35,7 +35,8 @@ class Algorithm(Protocol):
     One with an attribute `rollout_steps` learns from fixed rollouts of so many steps in every copy, in which episodes
     go on from iteration to iteration, and its baseline has to be a `ValueFunction`; any other one from whole episodes,
     one in every copy. One with a method `check(policy, optimizer_settings)` is asked before any work, and raises a
-    `ConfigError` for what it cannot use.
+    `ConfigError` for what it cannot use. One with `shares_network = True` trains policy and value together, as
+    `SharedValue` needs.
     """
 
     def learn(

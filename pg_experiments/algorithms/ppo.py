@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64, Num
@@ -10,10 +11,13 @@ from torch import Generator, Tensor
 from pg_experiments.advantages import Targets, value_targets
 from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.baselines.interface import ValueFunction
+from pg_experiments.baselines.shared_value import added, own_and_shared, value_parameters
 from pg_experiments.dense import Dense
 from pg_experiments.devices import drawn
+from pg_experiments.errors import ConfigError
 from pg_experiments.gradients import log_probs, network_gradients, score_gradients
 from pg_experiments.metrics import Means, explained_variance
+from pg_experiments.optimizer_settings import OptimizerSettings
 from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Pass
 from pg_experiments.policies.interface import Policy
@@ -41,7 +45,7 @@ class PPO:
     Source: Schulman et al. (2017), Proximal policy optimization algorithms, arXiv:1707.06347, eq. 7 and algorithm 1;
     KL: Schulman (2020), Approximating KL divergence, k3; normalisation per minibatch and value clipping: Huang et al.
     (2022), The 37 implementation details of PPO, details 7 and 9; `recompute_advantage`: Andrychowicz et al. (2021),
-    arXiv:2006.05990, section 3.5.
+    arXiv:2006.05990, section 3.5; `vtrace`: Espeholt et al. (2018), arXiv:1802.01561.
 
     Attributes:
         gamma: discount, per run.
@@ -57,6 +61,7 @@ class PPO:
         target_kl: see above, per run; infinite: off.
         normalize_advantage: shift and scale the advantages of a minibatch to mean 0 and standard deviation 1, per run.
         recompute_advantage: values, advantages and R again at the beginning of each epoch, by the values of then.
+        vtrace: weigh these by min(1, π / π_old) of then, as V-trace does, see `generalized_advantages`.
     """
 
     gamma: Float[Tensor, " runs"]
@@ -72,6 +77,14 @@ class PPO:
     target_kl: Float[Tensor, " runs"]
     normalize_advantage: bool
     recompute_advantage: bool
+    vtrace: bool = False
+    shares_network: ClassVar[bool] = True
+
+    def check(self, policy: Policy, optimizer: OptimizerSettings) -> None:
+        """Raise a `ConfigError` for a correction of what is not computed again."""
+        if self.vtrace and not self.recompute_advantage:
+            reason = "corrects advantages that are computed again; it needs algorithm.recompute_advantage=true"
+            raise ConfigError("algorithm.vtrace", True, reason)
 
     def learn(
         self,
@@ -89,7 +102,8 @@ class PPO:
         samples = Dense(runs, steps * envs)
         observation, action = samples.pack(trajectory.observation), samples.pack(trajectory.action)
         network, numbers = baseline.network, (self.reward_scale, self.gamma, self.gae_lambda)
-        targets = first = value_targets(network, baseline_learner.parameters, trajectory, *numbers)
+        of_values = value_parameters(baseline, baseline_learner.parameters, policy_learner.parameters)
+        targets = first = value_targets(network, of_values, trajectory, *numbers)
         old_log_prob = log_probs(policy, policy_learner.parameters, samples, observation, action)
         orders = drawn(lambda: torch.stack([self._deal(generator, samples.size) for generator in generators], 1))
         coefficient = self.entropy_coefficient * schedule_factors(self.entropy_schedule, progress)
@@ -97,7 +111,11 @@ class PPO:
         for place, (epoch, own, chosen) in enumerate(self._minibatches(orders)):
             if place % self.minibatches == 0:
                 if self.recompute_advantage and place:
-                    targets = value_targets(network, baseline_learner.parameters, trajectory, *numbers)
+                    weight = None
+                    if self.vtrace:
+                        log_prob = log_probs(policy, policy_learner.parameters, samples, observation, action)
+                        weight = torch.exp(log_prob - old_log_prob).clamp(max=1)
+                    targets = value_targets(network, of_values, trajectory, *numbers, weight)
                 dealt = [part[epoch] for part in (observation, action, old_log_prob, *targets)]
             seen, own_action, own_log_prob, *own_targets = (part[chosen] for part in dealt)
             target = Targets(*own_targets)
@@ -111,14 +129,15 @@ class PPO:
                 target.advantage,
                 coefficient,
             )
-            of_values, value_loss = self._value_gradients(network, baseline_learner.parameters, own, seen, target)
+            of_loss, value_loss = self._value_gradients(network, of_values, own, seen, target)
+            of_head, shared = own_and_shared(baseline, of_loss)
             means.add(going, {**found, "loss/baseline": value_loss})
             if place:  # in the first minibatch the policy is the one that played
                 going = going & ~(found["policy/approximate_kl"] > self.target_kl)
                 if not bool(going.any(0)):
                     break
-            norm, lr = policy_learner.step(of_policy, progress, going)
-            baseline_norm, _ = baseline_learner.step(of_values, progress, going)
+            norm, lr = policy_learner.step(added(of_policy, shared), progress, going)
+            baseline_norm, _ = baseline_learner.step(of_head, progress, going)
             means.add(going, {"gradient/norm": norm, "gradient/baseline_norm": baseline_norm})
         metrics = {
             **means.values(),

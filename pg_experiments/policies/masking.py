@@ -27,9 +27,13 @@ class MaskedNetwork:
 
     Attributes:
         inner: gives the logits.
+        mask_size: numbers in one mask, at the end of the observation.
+        masks: False: the mask is only left out of what the other network sees, whose outputs are no logits.
     """
 
     inner: Network
+    mask_size: int
+    masks: bool = True
 
     @property
     def hidden_sizes(self) -> Sequence[int]:
@@ -38,7 +42,7 @@ class MaskedNetwork:
 
     @property
     def output_size(self) -> int:
-        """Numbers in one output, and in one mask."""
+        """Numbers in one output."""
         return self.inner.output_size
 
     @property
@@ -100,15 +104,16 @@ class MaskedNetwork:
         """Gradients for the input (where asked for; 0 for the mask), and for every weight and bias."""
         illegal = crop(crop(values[0], -2, gradient.shape[-2]), -1, gradient.shape[-1])
         of_seen, of_layers = self.inner.backward(layers, values[1:], gradient.masked_fill(illegal, 0.0), for_x)
-        return (None if of_seen is None else torch.nn.functional.pad(of_seen, (0, self.output_size))), of_layers
+        return (None if of_seen is None else torch.nn.functional.pad(of_seen, (0, self.mask_size))), of_layers
 
     def _split(
         self, x: Float[Tensor, "runs samples in"]
     ) -> tuple[Float[Tensor, "runs samples seen"], Bool[Tensor, "runs samples out"]]:
         """What the other network sees, and which actions are illegal."""
-        return x[..., : -self.output_size].contiguous(), x[..., -self.output_size :] <= 0
+        seen, mask = x[..., : -self.mask_size].contiguous(), x[..., -self.mask_size :]
+        return seen, mask <= 0 if self.masks else x.new_zeros((*x.shape[:-1], self.output_size), dtype=torch.bool)
 
 
 def masked(network: Network, mask_size: int) -> Network:
     """The network, masked where the observation has a mask."""
-    return MaskedNetwork(network) if mask_size else network
+    return MaskedNetwork(network, mask_size) if mask_size else network
