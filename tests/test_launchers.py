@@ -62,7 +62,7 @@ def test_folders_and_parameters_are_those_of_the_batched_launcher(
 @launchers
 def test_the_same_command_finishes_what_a_signal_has_left(launcher: str, tmp_path: Path) -> None:
     needs(launcher)
-    tiny = (*TINY, "total_env_steps=20000")
+    tiny = (*TINY, "total_env_steps=10000")
     command = (*tiny, "seed=range(4)", f"hydra/launcher={launcher}", "logging.progress=none")
     process = start(tmp_path, *command)
     wait_until(process, lambda: len(results(tmp_path)) > 0)
@@ -163,7 +163,7 @@ def test_a_search_with_the_same_sampler_seed_is_the_same_and_a_longer_one_keeps_
 def test_a_stored_search_that_was_killed_ends_with_the_trials_that_it_began(tmp_path: Path) -> None:
     import optuna
 
-    tiny = (*TINY, "total_env_steps=20000")
+    tiny = (*TINY, "total_env_steps=10000")
     stored = ("hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=lr", "sweep.name=lr")
     command = (*tiny, *SEARCH, *stored, "sweep.tuning_seeds=[1000]", SEED_OF_SAMPLER, "hydra.sweeper.n_trials=4")
     process = start(tmp_path, *command)

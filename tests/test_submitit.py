@@ -43,7 +43,7 @@ def test_every_run_is_the_run_alone_and_the_logs_are_in_the_sweeps_folder(tmp_pa
 
 @pytest.mark.slow
 def test_the_runs_of_a_job_that_is_killed_are_trained_again(tmp_path: Path) -> None:
-    longer = (*SMALL, "total_env_steps=60000")
+    longer = (*SMALL, "total_env_steps=30000")
     process = start(tmp_path, *longer, *LOCAL, *TWO_BATCHES)
     try:
         wait_until(process, lambda: has_reported(tmp_path, 2))
