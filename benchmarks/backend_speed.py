@@ -1,11 +1,12 @@
-"""How much of an environment's own speed REINFORCE keeps, with every backend, on one core.
+"""How much of an environment's own speed REINFORCE and actor_critic keep, on one core.
 
     python benchmarks/backend_speed.py
 
 For each task: the stepping speed of EnvPool alone, 32 copies on one thread with random actions, and REINFORCE with 32
 copies a run: one run on EnvPool, four such runs as one program, and one run on Gymnasium in this process and in
-processes. All are measured in turn, five times, and the medians of the ratios within a turn are printed, because the
-speed of a shared machine changes from minute to minute.
+processes; and actor_critic, 16 steps an iteration, on EnvPool: one run of 32 copies, and 20 runs of 8 in one program.
+All are measured in turn, five times, and the medians of the ratios within a turn are printed, because the speed of a
+shared machine changes from minute to minute.
 
 What is counted: on EnvPool's own side every copy in every step, also those steps in which it begins a new episode
 instead; of REINFORCE the steps that were played in training. Copies whose episode is over wait for the longest one of
@@ -34,11 +35,13 @@ from pg_experiments.runs import build, stack
 
 TASKS = {"lunar_lander_continuous": 60_000, "half_cheetah": 64_000}  # env steps of a run
 ENVS = 32
-SIDES = {  # of REINFORCE: backend, runs in one program
-    "one run on EnvPool": ("envpool", 1),
-    "4 runs in one program on EnvPool": ("envpool", 4),
-    "one run on Gymnasium, sync": ("sync", 1),
-    "one run on Gymnasium, async": ("async", 1),
+SIDES = {  # algorithm, backend, runs in one program, copies of each
+    "one run on EnvPool": ("reinforce", "envpool", 1, ENVS),
+    "4 runs in one program on EnvPool": ("reinforce", "envpool", 4, ENVS),
+    "one run on Gymnasium, sync": ("reinforce", "sync", 1, ENVS),
+    "one run on Gymnasium, async": ("reinforce", "async", 1, ENVS),
+    "actor_critic, one run on EnvPool": ("actor_critic", "envpool", 1, ENVS),
+    "actor_critic, 20 runs x 8 copies": ("actor_critic", "envpool", 20, 8),
 }
 
 
@@ -63,12 +66,15 @@ def envpool_speed(name: str, seconds: float, playing: Sequence[int] = (ENVS,)) -
     return steps / (time.perf_counter() - begin)
 
 
-def run_speed(task: str, backend: str, runs: int, env_steps: int) -> float:
+def run_speed(task: str, algorithm: str, backend: str, runs: int, envs: int, env_steps: int) -> float:
     """Steps per second of training, of all runs together."""
+    own = ["algorithm.rollout_steps=16"] if algorithm == "actor_critic" else []
     configs = [
         compose(
             f"env={task}",
-            f"env.num_envs={ENVS}",
+            f"algorithm={algorithm}",
+            *own,
+            f"env.num_envs={envs}",
             f"env.backend={backend}",
             f"total_env_steps={env_steps}",
             f"seed={seed}",
@@ -109,8 +115,9 @@ def main() -> None:
         for _ in range(options.turns):
             speeds.setdefault("EnvPool alone, random actions", []).append(envpool_speed(name, 2.0, [ENVS] * 64))
             speeds.setdefault("  with the same pauses", []).append(envpool_speed(name, 2.0, playing))
-            for side, (backend, runs) in SIDES.items():
-                speeds.setdefault(side, []).append(run_speed(task, backend, runs, TASKS[task]))
+            for side, (algorithm, backend, runs, envs) in SIDES.items():
+                env_steps = TASKS[task] // (4 if runs > 4 else 1)
+                speeds.setdefault(side, []).append(run_speed(task, algorithm, backend, runs, envs, env_steps))
         first = next(iter(speeds.values()))
         occupied = sum(playing) / len(playing) / ENVS
         print(f"{name}, {ENVS} copies a run, {occupied:.0%} of which play on average; medians of {options.turns}")
