@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from pg_experiments.devices import drawn, here, moved
+from pg_experiments.envs.checks import innermost
 from pg_experiments.envs.interface import Env
 from pg_experiments.envs.restarting import consists_of_tensors, restarted, tensors_of, with_tensors
 from pg_experiments.episodes import InProgress, finished_episodes
@@ -77,6 +78,7 @@ class FixedRollout:
         state, observation = self._state, self._observation
         left = limit - self._progress.length  # steps from the beginning of the rollout to the limit of each episode
         first_limit = int(left.min())
+        follow = getattr(innermost(env), "following_noise", None)
         running = torch.ones(len(self._runs), self._num_envs, dtype=torch.bool)
         played: list[tuple[Tensor, ...]] = []
         for step in range(self._steps):
@@ -92,12 +94,13 @@ class FixedRollout:
             played.append((observation, action, after.reward, after.terminated, truncated, after.observation))
             state, observation = after.state, after.observation
             if over.any():
-                state, first = restarted(env, state, over, reset_noise[step % CHUNK])
+                fresh = follow(self._replay.noise) if self._replay and follow else reset_noise[step % CHUNK]
+                state, first = restarted(env, state, over, fresh)
                 observation = torch.where(over[..., None], first, observation)
                 left = torch.where(over, limit + step + 1, left)
                 first_limit = int(left.min())
                 if self._replay:
-                    self._replay.begin(over, reset_noise[step % CHUNK])
+                    self._replay.begin(over, fresh)
         self._state, self._observation, self.playing = state, observation, []
         grids = [torch.stack(part, 1) for part in zip(*played, strict=True)]
         self._taken = (self._runs, *self._outcome(*grids))

@@ -14,10 +14,12 @@ from pg_experiments.backend_config import DIFFERENT
 from pg_experiments.devices import from_numpy
 from pg_experiments.envs.gymnasium_adapter import gymnasium_copies
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition, Twin
-from pg_experiments.envs.seeds import seeds_of
+from pg_experiments.envs.seeds import following_noise, following_seeds, seeds_of
 from pg_experiments.errors import ConfigError, first_line, nearest
 
 KEY = "env.backend"
+MOST_AHEAD = 4  # episodes of a copy for which another copy waits
+MOST_WAITING = 1024  # copies that wait, where that leaves one each: each is an environment in memory
 OURS = (  # no matter of env.kwargs
     "num_envs",
     "batch_size",
@@ -32,17 +34,23 @@ OURS = (  # no matter of env.kwargs
 
 
 class Copies(NamedTuple):
-    """Where the copies of every run are, `[runs, envs]`.
+    """Where the copies of every run are, `[runs, envs]`, and where those of their next episodes wait.
 
     Attributes:
         pools: of EnvPool.
         pool: of every copy, its place in `pools`.
         number: of every copy, its number in that pool.
+        seed: of every copy's episode.
+        waiting: pool and number of the copies of the next episodes, `[runs, envs, episodes, 2]`; -1: there is none.
+        first: their first observations, `[runs, envs, episodes, observation]`.
     """
 
     pools: list[Any]
     pool: NDArray[np.int32]
     number: NDArray[np.int32]
+    seed: NDArray[np.int64]
+    waiting: NDArray[np.int32]
+    first: NDArray[Any]
 
 
 class EnvPoolEnv:
@@ -50,7 +58,9 @@ class EnvPoolEnv:
 
     EnvPool takes seeds only when a pool is made, so every `reset` makes one, with a seed per copy from its run's own
     noise: an episode depends on nothing else, not on its neighbours, nor on what was played before. That takes 0.1 to
-    0.3 ms a copy for classic control and Box2D and 0.7 to 2.6 ms for MuJoCo, whose model is read anew.
+    0.3 ms a copy for classic control and Box2D and 0.7 to 2.6 ms for MuJoCo, whose model is read anew. A step takes the
+    longer, the more pools there are, so where single copies begin anew, `following_noise` says what their next episodes
+    are, and one pool is made for the next ones of all copies that have none waiting.
 
     EnvPool itself would call an episode truncated that ends in the very step of its limit, so its limit is one step
     behind ours and is never reached. It would also begin the next episode by itself in the step after the last one:
@@ -113,25 +123,58 @@ class EnvPoolEnv:
     def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Make a pool, each copy with a seed of its two random numbers, see `seeds_of`."""
         runs, envs = noise.shape[:2]
-        pool, observation = self._begun(seeds_of(noise).flatten().tolist())
+        seeds = seeds_of(noise).cpu().numpy()
+        pool, observation = self._begun(seeds.flatten().tolist())
         self._real = noise.cpu().numpy().dtype
         number = np.arange(runs * envs, dtype=np.int32).reshape(runs, envs)
-        copies = Copies([pool], np.zeros_like(number), number)
+        ahead = min(MOST_AHEAD, max(1, MOST_WAITING // (runs * envs)))
+        waiting = np.full((runs, envs, ahead, 2), -1, np.int32)
+        first = np.zeros((runs, envs, ahead, self.spec.observation_size), observation.dtype)
+        copies = Copies([pool], np.zeros_like(number), number, seeds, waiting, first)
         return copies, from_numpy(observation).to(noise.dtype).reshape(runs, envs, -1)
 
     def restart(
         self, state: Copies, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs 2"]
     ) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
-        """Replace the copies that are over by those of a new pool: a pool's seeds are fixed when it is made."""
-        observation = torch.zeros(*over.shape, self.spec.observation_size, dtype=noise.dtype)
-        chosen, seeds = over.cpu().numpy(), seeds_of(noise)[over].tolist()
-        if not seeds:
-            return state, observation
-        pool, first = self._begun(seeds)
-        observation[over] = from_numpy(first).to(noise.dtype)
-        place, number = state.pool.copy(), state.number.copy()
-        place[chosen], number[chosen] = len(state.pools), np.arange(len(first), dtype=np.int32)
-        return _with_used_pools([*state.pools, pool], place, number), observation
+        """Replace the copies that are over by those that wait, or for any other seed by those of a new pool."""
+        chosen, seeds = over.cpu().numpy(), seeds_of(noise).cpu().numpy()
+        if not chosen.any():
+            return state, torch.zeros(*over.shape, self.spec.observation_size, dtype=noise.dtype)
+        expected = chosen & (seeds == following_seeds(torch.from_numpy(state.seed)).numpy())
+        if (expected & (state.waiting[..., 0, 0] < 0)).any():
+            state = self._with_waiting(state)
+        pools, seed = state.pools, state.seed.copy()
+        place, number, waiting, first = (part.copy() for part in (state.pool, state.number, state.waiting, state.first))
+        observation = first[:, :, 0].copy()
+        place[expected], number[expected] = waiting[expected][:, 0].T
+        waiting[expected] = np.concatenate([waiting[expected][:, 1:], np.full_like(waiting[expected][:, :1], -1)], 1)
+        first[expected] = np.roll(first[expected], -1, 1)
+        other = chosen & ~expected
+        if other.any():
+            pool, observation[other] = self._begun(seeds[other].tolist())
+            place[other], number[other] = len(pools), np.arange(other.sum(), dtype=np.int32)
+            waiting[other], pools = -1, [*pools, pool]
+        seed[chosen] = seeds[chosen]
+        copies = _with_used_pools(Copies(pools, place, number, seed, waiting, first))
+        return copies, from_numpy(observation).to(noise.dtype)
+
+    def _with_waiting(self, state: Copies) -> Copies:
+        """With one pool more, for the next episodes of all copies of which none waits."""
+        lacking = state.waiting[..., 0, 0] < 0
+        seeds, coming = torch.from_numpy(state.seed[lacking]), []
+        for _ in range(state.waiting.shape[2]):
+            seeds = following_seeds(seeds)
+            coming.append(seeds)
+        pool, observation = self._begun(torch.stack(coming, 1).flatten().tolist())
+        waiting, first = state.waiting.copy(), state.first.copy()
+        numbers = np.arange(len(observation), dtype=np.int32)
+        waiting[lacking] = np.stack([np.full_like(numbers, len(state.pools)), numbers], 1).reshape(len(seeds), -1, 2)
+        first[lacking] = observation.reshape(len(seeds), -1, observation.shape[-1])
+        return state._replace(pools=[*state.pools, pool], waiting=waiting, first=first)
+
+    def following_noise(self, noise: Float[Tensor, "runs envs 2"]) -> Float[Tensor, "runs envs 2"]:
+        """That of each copy's next episode, from that of its episode: a copy for it may be waiting."""
+        return following_noise(noise)
 
     def _begun(self, seeds: Sequence[int]) -> tuple[Any, Any]:
         """A pool of copies with these seeds, and their first observations."""
@@ -155,34 +198,48 @@ class EnvPoolEnv:
         reward = np.zeros(running.numel(), self._real)
         terminated, truncated = np.zeros(running.numel(), bool), np.zeros(running.numel(), bool)
         (playing,) = running.cpu().numpy().reshape(-1).nonzero()
+        asked = []
         for place, pool in enumerate(state.pools):
             own = playing if len(state.pools) == 1 else playing[state.pool.reshape(-1)[playing] == place]
             if len(own):
                 number = state.number.reshape(-1)[own]
                 pool._send([number, number, actions[own]])  # what its `step` does in twice the time
-                given = dict(zip(pool._state_keys, pool._recv(), strict=True))
-                observation[own], reward[own], truncated[own] = given["obs"], given["reward"], given["trunc"]
-                terminated[own] = given["done"] > given["trunc"]
+                asked.append((pool, own))
+        for pool, own in asked:  # when all are at work
+            given = dict(zip(pool._state_keys, pool._recv(), strict=True))
+            observation[own], reward[own], truncated[own] = given["obs"], given["reward"], given["trunc"]
+            terminated[own] = given["done"] > given["trunc"]
         parts = (observation, reward, terminated, truncated)
         return Transition(state, *(from_numpy(part).view(*running.shape, *part.shape[1:]) for part in parts))
 
     def select(self, state: Copies, rows: Int64[Tensor, " rows"]) -> Copies:
         kept = rows.cpu().numpy()
-        return _with_used_pools(state.pools, state.pool[kept], state.number[kept])
+        return _with_used_pools(Copies(state.pools, *(part[kept] for part in state[1:])))
 
     def join(self, states: Sequence[Copies]) -> Copies:
-        before = np.cumsum([0, *(len(state.pools) for state in states)], dtype=np.int32)
-        return Copies(
-            [pool for state in states for pool in state.pools],
-            np.concatenate([state.pool + offset for state, offset in zip(states, before[:-1], strict=True)]),
-            np.concatenate([state.number for state in states]),
-        )
+        ahead = min(state.waiting.shape[2] for state in states)
+        pools = list({id(pool): pool for state in states for pool in state.pools}.values())
+        place = {id(pool): number for number, pool in enumerate(pools)}
+        parts = []
+        for state in states:
+            places = np.array([*(place[id(pool)] for pool in state.pools), -1], np.int32)  # the last is that of none
+            waiting = state.waiting[:, :, :ahead].copy()
+            waiting[..., 0] = places[waiting[..., 0]]
+            parts.append((places[state.pool], state.number, state.seed, waiting, state.first[:, :, :ahead]))
+        return Copies(pools, *(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _with_used_pools(pools: Sequence[Any], place: Any, number: Any) -> Copies:
+def _with_used_pools(copies: Copies) -> Copies:
     """The copies, without pools of which none is left."""
-    used, places = np.unique(place, return_inverse=True)
-    return Copies([pools[each] for each in used], places.astype(np.int32).reshape(place.shape), number)
+    used = np.unique(np.concatenate([copies.pool.flatten(), copies.waiting[..., 0].flatten()]))
+    used = used[used >= 0]
+    if len(used) == len(copies.pools):
+        return copies
+    places = np.full(len(copies.pools) + 1, -1, np.int32)  # the last is that of none
+    places[used] = np.arange(len(used), dtype=np.int32)
+    waiting = copies.waiting.copy()
+    waiting[..., 0] = places[waiting[..., 0]]
+    return copies._replace(pools=[copies.pools[each] for each in used], pool=places[copies.pool], waiting=waiting)
 
 
 def _actions_of(space: Any) -> DiscreteActions | BoxActions:

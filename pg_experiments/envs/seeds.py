@@ -14,3 +14,25 @@ def seeds_of(noise: Float[Tensor, "runs envs 2"]) -> Int64[Tensor, "runs envs"]:
     """
     high, low = (noise.double() * torch.tensor([2.0**16, 2.0**15])).long().unbind(-1)
     return high * 2**15 + low
+
+
+def following_seeds(seeds: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+    """The seed of the episode after that of each seed: known beforehand, so that a pool can be made for many episodes.
+
+    A linear congruential generator of full period 2³¹: it visits every seed before one comes again, and two copies
+    whose seeds differ always differ. The seeds need no other quality, an environment's own generator is seeded with
+    them.
+
+    Source: Knuth (1997), The art of computer programming 2, section 3.2.1.2, theorem A.
+    """
+    return (seeds * 1103515245 + 12345) % 2**31
+
+
+def noise_of(seeds: Int64[Tensor, "runs envs"], dtype: torch.dtype) -> Float[Tensor, "runs envs 2"]:
+    """Two numbers of which `seeds_of` makes these seeds; exact in every real type."""
+    return torch.stack([(seeds // 2**15).to(dtype) / 2**16, (seeds % 2**15).to(dtype) / 2**15], -1)
+
+
+def following_noise(noise: Float[Tensor, "runs envs 2"]) -> Float[Tensor, "runs envs 2"]:
+    """`following_seeds` as noise."""
+    return noise_of(following_seeds(seeds_of(noise)), noise.dtype)
