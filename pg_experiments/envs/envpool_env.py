@@ -18,7 +18,7 @@ from pg_experiments.envs.seeds import following_noise, following_seeds, seeds_of
 from pg_experiments.errors import ConfigError, first_line, nearest
 
 KEY = "env.backend"
-MOST_AHEAD = 4  # episodes of a copy for which another copy waits
+MOST_AHEAD = 8  # episodes of a copy for which another copy waits
 MOST_WAITING = 1024  # copies that wait, where that leaves one each: each is an environment in memory
 OURS = (  # no matter of env.kwargs
     "num_envs",
@@ -60,7 +60,7 @@ class EnvPoolEnv:
     noise: an episode depends on nothing else, not on its neighbours, nor on what was played before. That takes 0.1 to
     0.3 ms a copy for classic control and Box2D and 0.7 to 2.6 ms for MuJoCo, whose model is read anew. A step takes the
     longer, the more pools there are, so where single copies begin anew, `following_noise` says what their next episodes
-    are, and one pool is made for the next ones of all copies that have none waiting.
+    are, and when a copy has none waiting for it, one pool is made for the next ones of all.
 
     EnvPool itself would call an episode truncated that ends in the very step of its limit, so its limit is one step
     behind ours and is never reached. It would also begin the next episode by itself in the step after the last one:
@@ -159,17 +159,17 @@ class EnvPoolEnv:
         return copies, from_numpy(observation).to(noise.dtype)
 
     def _with_waiting(self, state: Copies) -> Copies:
-        """With one pool more, for the next episodes of all copies of which none waits."""
-        lacking = state.waiting[..., 0, 0] < 0
-        seeds, coming = torch.from_numpy(state.seed[lacking]), []
+        """With one pool more, so that as many as there may be wait for the next episodes of every copy."""
+        seeds, coming = torch.from_numpy(state.seed), []
         for _ in range(state.waiting.shape[2]):
             seeds = following_seeds(seeds)
-            coming.append(seeds)
-        pool, observation = self._begun(torch.stack(coming, 1).flatten().tolist())
+            coming.append(seeds.numpy())
+        lacking = state.waiting[..., 0] < 0
+        pool, observation = self._begun(np.stack(coming, -1)[lacking].tolist())
         waiting, first = state.waiting.copy(), state.first.copy()
         numbers = np.arange(len(observation), dtype=np.int32)
-        waiting[lacking] = np.stack([np.full_like(numbers, len(state.pools)), numbers], 1).reshape(len(seeds), -1, 2)
-        first[lacking] = observation.reshape(len(seeds), -1, observation.shape[-1])
+        waiting[lacking] = np.stack([np.full_like(numbers, len(state.pools)), numbers], 1)
+        first[lacking] = observation
         return state._replace(pools=[*state.pools, pool], waiting=waiting, first=first)
 
     def following_noise(self, noise: Float[Tensor, "runs envs 2"]) -> Float[Tensor, "runs envs 2"]:
