@@ -138,10 +138,10 @@ class EnvPoolEnv:
     ) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Replace the copies that are over by those that wait, or for any other seed by those of a new pool."""
         chosen, seeds = over.cpu().numpy(), seeds_of(noise).cpu().numpy()
-        if not chosen.any():
+        if not np.count_nonzero(chosen):
             return state, torch.zeros(*over.shape, self.spec.observation_size, dtype=noise.dtype)
         expected = chosen & (seeds == following_seeds(torch.from_numpy(state.seed)).numpy())
-        if (expected & (state.waiting[..., 0, 0] < 0)).any():
+        if np.count_nonzero(expected & (state.waiting[..., 0, 0] < 0)):
             state = self._with_waiting(state)
         pools, seed = state.pools, state.seed.copy()
         place, number, waiting, first = (part.copy() for part in (state.pool, state.number, state.waiting, state.first))
@@ -150,9 +150,9 @@ class EnvPoolEnv:
         waiting[expected] = np.concatenate([waiting[expected][:, 1:], np.full_like(waiting[expected][:, :1], -1)], 1)
         first[expected] = np.roll(first[expected], -1, 1)
         other = chosen & ~expected
-        if other.any():
+        if number_of_others := np.count_nonzero(other):
             pool, observation[other] = self._begun(seeds[other].tolist())
-            place[other], number[other] = len(pools), np.arange(other.sum(), dtype=np.int32)
+            place[other], number[other] = len(pools), np.arange(number_of_others, dtype=np.int32)
             waiting[other], pools = -1, [*pools, pool]
         seed[chosen] = seeds[chosen]
         copies = _with_used_pools(Copies(pools, place, number, seed, waiting, first))
