@@ -120,7 +120,7 @@ def main() -> None:
                 speeds.setdefault(side, []).append(run_speed(task, algorithm, backend, runs, envs, env_steps))
         first = next(iter(speeds.values()))
         occupied = sum(playing) / len(playing) / ENVS
-        print(f"{name}, {ENVS} copies a run, {occupied:.0%} of which play on average; medians of {options.turns}")
+        print(f"{name}; medians of {options.turns}; of REINFORCE's {ENVS} copies {occupied:.0%} play on average")
         for side, values in speeds.items():
             ratios = [value / raw for value, raw in zip(values, first, strict=True)]
             spread = f"({min(ratios):.0%} to {max(ratios):.0%})"

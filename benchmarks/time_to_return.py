@@ -41,11 +41,13 @@ class Watch(BaseCallback):
     def _on_step(self):
         return not self.reached
     def _on_rollout_start(self):  # the update before it is over
-        if self.num_timesteps >= self.nextly:
+        if self.num_timesteps >= self.nextly and not self.reached:
             self.nextly += every
             begin = time.process_time()
             self.reached = evaluate_policy(model, shown, episodes)[0] >= wanted
             self.spent += time.process_time() - begin
+    def _on_training_end(self):  # after the last update
+        self._on_rollout_start()
 
 watch, begin = Watch(), time.process_time()
 model.learn(100_000, callback=watch)

@@ -58,4 +58,3 @@ class ValueNetworkConfig(NetworkConfig):
 class SharedValueConfig:
     _target_: str = "pg_experiments.baselines.shared_value.SharedValue"
     coefficient: float = per_run(0.5, at_least=0)
-    optimizer: Any = "???"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pg_experiments.algorithms.interface import Iteration, rollout_steps_of
+from pg_experiments.baselines.shared_value import SharedValue
 from pg_experiments.config import Config
 from pg_experiments.devices import CPU, drawn, here, moved
 from pg_experiments.envs.checks import name_of
@@ -116,7 +117,10 @@ class Batch:
         )
         if adapts:
             kl = mean_kl(parts.trained_policy, old, policy.parameters, learned)
-            policy.adapt(kl, torch.tensor(policy.steps) > torch.tensor(steps))
+            stepped = torch.tensor(policy.steps) > torch.tensor(steps)
+            policy.adapt(kl, stepped)
+            if isinstance(parts.baseline, SharedValue) and isinstance(baseline, Learner):
+                baseline.adapt(kl, stepped)
             iteration = iteration._replace(metrics={**iteration.metrics, "policy/kl": kl})
         iteration = with_env_problems(iteration, trajectory, name_of(self.parts.env))
         if list(runs) == list(range(len(self.configs))):

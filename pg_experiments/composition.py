@@ -231,6 +231,18 @@ def one_line(error: Exception, overrides: Sequence[str]) -> UserError:
         return ConfigError(key, value, f"there is no such key.{nearest(key, _known_keys(overrides))}")
     if found := re.search(r"Could not (?:override|delete from config)[. ]*'?([\w.@/]+)'?", text):
         return ConfigError(found[1], None, f"there is no such key or group.{nearest(found[1], GROUPS)}")
+    if found := re.search(r"In '([^']+)': .*\bfull_key: ([\w.]+).*\bobject_type=(\w+)", text, re.DOTALL):
+        file, key, schema = found.groups()
+        chosen = next(
+            (
+                f"{group}={name}"
+                for group, all in SCHEMAS.items()
+                for name, one in all.items()
+                if one.__name__ == schema
+            ),
+            schema,
+        )
+        return ConfigError(key, None, f"is set by {file.replace('/', '=', 1)}, and {chosen} has no such key")
     cause = error.__cause__
     if found := re.search(r"Error merging override ([^=\s]+)=?(.*)", text):
         reason = str(cause).splitlines()[0] if cause else text

@@ -104,7 +104,9 @@ class RunFolder:
         self._records.write(iteration, env_steps, metrics, self._shown(video))
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LOG_SECONDS
-            self.log(f"iteration {iteration}, {env_steps:,} env steps, return {metrics['episode/return_mean']:.2f}")
+            return_mean = metrics["episode/return_mean"]
+            found = "no episode ended in it" if math.isnan(return_mean) else f"return {return_mean:.2f}"
+            self.log(f"iteration {iteration}, {env_steps:,} env steps, {found}")
 
     def _shown(self, video: Any) -> Any:
         """A video that there is; why there is none is said in the log."""

@@ -33,7 +33,12 @@ from pg_experiments.wrappers.rewards import RewardWrapper
 from pg_experiments.wrappers.wrapping import acting_policy, reward_wrappers, spec_for_policy, wrapped
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-KINDS = {"env": Env, "policy": Policy, "baseline": Baseline, "algorithm": Algorithm}
+KINDS: dict[str, tuple[type, ...]] = {
+    "env": (Env,),
+    "policy": (Policy,),
+    "baseline": (Baseline, ValueFunction),
+    "algorithm": (Algorithm,),
+}
 NOT_CHECKED = ("logging.", "sweep.")  # keys that change nothing about the runs themselves
 
 
@@ -99,7 +104,7 @@ class Parts:
 
     env: Env
     policy: Policy
-    baseline: Baseline
+    baseline: Baseline | ValueFunction
     algorithm: Algorithm
     optimizer: OptimizerSettings
     policy_spec: EnvSpec
@@ -134,7 +139,9 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
     if check:
         check_policy_fits(config.policy, spec)
     policy = make("policy", config.policy, runs.numbers, spec=spec)
-    baseline = make("baseline", config.baseline, runs.numbers, check, spec=env.spec, policy=policy)
+    optimizer = make_optimizer("optimizer", config.optimizer, runs.numbers, check)
+    own_parts = {"policy": policy, "policy_optimizer": optimizer}
+    baseline = make("baseline", config.baseline, runs.numbers, check, spec=env.spec, **own_parts)
     if isinstance(baseline, BatchMean) and num_envs(config) == 1:
         raise ConfigError(
             "baseline", "batch_mean", "needs env.num_envs of at least 2: the mean of one return is itself"
@@ -149,7 +156,6 @@ def build(runs: Runs, env: Env | None = None) -> Parts:
     )
     check_baseline_fits(config, algorithm, baseline)
     check_minibatches_fit(config, algorithm, baseline)
-    optimizer = make_optimizer("optimizer", config.optimizer, runs.numbers, check)
     if check and hasattr(algorithm, "check"):
         algorithm.check(policy, optimizer)
     return Parts(
@@ -212,7 +218,7 @@ def make(
     except (TypeError, ValueError) as error:
         raise ConfigError(key, None, f"{target.__name__}: {first_line(error)}") from error
     if not isinstance(part, KINDS[key]):
-        raise ConfigError(f"{key}._target_", items["_target_"], f"makes no {key}; see {KINDS[key].__module__}")
+        raise ConfigError(f"{key}._target_", items["_target_"], f"makes no {key}; see {KINDS[key][0].__module__}")
     return part
 
 
@@ -240,19 +246,23 @@ def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor], check: 
     return settings
 
 
-def check_baseline_fits(config: Config, algorithm: Algorithm, baseline: Baseline) -> None:
+def check_baseline_fits(config: Config, algorithm: Algorithm, baseline: Baseline | ValueFunction) -> None:
     """Raise a `ConfigError` when a cut rollout cannot be continued, or a shared network would not be trained."""
     name, own = name_of_option("baseline", config.baseline), name_of_option("algorithm", config.algorithm)
-    if isinstance(baseline, SharedValue) and not getattr(algorithm, "shares_network", False):
+    shares = getattr(algorithm, "shares_network", False)
+    if isinstance(baseline, SharedValue) and not shares:
         reason = f"learns in one step with the policy, and {own} has no such step; fitting: value_network here, or "
         raise ConfigError("baseline", name, f"{reason}algorithm=actor_critic or ppo")
-    if rollout_steps_of(algorithm) is None or isinstance(baseline, ValueFunction):
-        return
-    needs = f"{own} continues a rollout that is cut by the value of the state"
-    raise ConfigError("baseline", name, f"knows no value of a state, and {needs}; fitting: value_network")
+    if rollout_steps_of(algorithm) is None:
+        if not isinstance(baseline, Baseline):
+            raise ConfigError("baseline", name, f"learns from fixed rollouts alone, and {own} plays whole episodes")
+    elif not isinstance(baseline, ValueFunction):
+        needs = f"{own} continues a rollout that is cut by the value of the state"
+        fitting = "value_network or shared_value" if shares else "value_network"
+        raise ConfigError("baseline", name, f"knows no value of a state, and {needs}; fitting: {fitting}")
 
 
-def check_minibatches_fit(config: Config, algorithm: Algorithm, baseline: Baseline) -> None:
+def check_minibatches_fit(config: Config, algorithm: Algorithm, baseline: Baseline | ValueFunction) -> None:
     """Raise a `ConfigError` when there are more minibatches than samples, or updates that minibatches do not have."""
     minibatches: int | None = getattr(algorithm, "minibatches", None)
     if minibatches is None:

@@ -155,7 +155,7 @@ def _with_text_keys(value: Any) -> Any:
 
 
 def _resolved(value: Any, whole: Mapping[str, Any], key: str = "") -> Any:
-    """The value with the values of its references in their place."""
+    """The value with the values of its references in their place, also of a reference to a reference."""
     if isinstance(value, dict):
         return {name: _resolved(child, whole, f"{key}.{name}" if key else name) for name, child in value.items()}
     if isinstance(value, list):
@@ -167,7 +167,10 @@ def _resolved(value: Any, whole: Mapping[str, Any], key: str = "") -> Any:
         raise ConfigError(
             key, value, "a saved config holds values, or references to its own keys such as ${env.gamma}, and no more"
         )
-    target = _at(whole, found[1].split("."))
+    target, passed = _at(whole, found[1].split(".")), {value}
+    while isinstance(target, str) and (further := REFERENCE.fullmatch(target)) and target not in passed:
+        passed.add(target)
+        target = _at(whole, further[1].split("."))
     if isinstance(target, dict | list) or (isinstance(target, str) and "${" in target):
         raise ConfigError(key, value, f"{found[1]} is no plain value of this config")
     return target

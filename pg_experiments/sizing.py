@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from pg_experiments.baselines.shared_value import SharedValue
 from pg_experiments.config import Config
 from pg_experiments.errors import ConfigError
 from pg_experiments.optimizer_settings import OptimizerSettings
@@ -50,9 +51,13 @@ def learner_bytes(config: Config, parts: Parts, part: str) -> float:
     network = _network(parts.trained_policy if part == "policy" else parts.baseline)
     if network is None:
         return 0.0
-    settings = parts.optimizer if part == "policy" else getattr(parts.baseline, "optimizer", None)
+    shapes, settings = network.shapes, getattr(parts.baseline, "optimizer", None)
+    if part == "policy":
+        settings = parts.optimizer
+    elif isinstance(parts.baseline, SharedValue):  # the other layers are the policy's
+        shapes, settings = shapes[-1:], parts.optimizer
     states = settings.state_tensors if isinstance(settings, OptimizerSettings) else 0
-    count = sum((size_in + 1) * size_out for size_in, size_out in network.shapes)
+    count = sum((size_in + 1) * size_out for size_in, size_out in shapes)
     return float(count) * DTYPES[config.dtype].itemsize * (2 * (1 + states) + 2)
 
 

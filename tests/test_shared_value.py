@@ -16,6 +16,7 @@ from pg_experiments.batch import Batch
 from pg_experiments.config import Config
 from pg_experiments.export import export
 from pg_experiments.exporting.formats import FORMATS, read
+from pg_experiments.optimizers import Learner
 from pg_experiments.rollout import Trajectory
 from pg_experiments.runs import build, stack
 
@@ -39,8 +40,7 @@ def base(task: str, algorithm: str, *overrides: str) -> Config:
 
 
 # one plain step, whose size is the gradient's
-PLAIN = ("optimizer=sgd", "optimizer@baseline.optimizer=sgd", "optimizer.lr=1", "dtype=float64")
-STEP = (*PLAIN, "optimizer.schedule=constant", "baseline.optimizer.schedule=constant")
+STEP = ("optimizer=sgd", "optimizer.lr=1", "optimizer.schedule=constant", "dtype=float64")
 ALONE = {"actor_critic": (), "ppo": ("algorithm.epochs=1", "algorithm.minibatches=1")}
 
 
@@ -113,6 +113,31 @@ def test_each_run_is_the_run_alone(task, algorithm):
     ]
     results = assert_independent(configs, [[2], [3, 0], [1]])
     assert_leave_at_different_times(results)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        ("optimizer.accumulate_gradients=3",),
+        ("optimizer.schedule=kl_adaptive", "optimizer.target_kl=1e-4"),
+        ("optimizer=rmsprop", "optimizer.momentum=0.5", "optimizer.schedule=cosine"),
+    ],
+    ids=lambda own: own[0],
+)
+@every_algorithm
+def test_the_values_own_output_steps_whenever_the_policy_does_and_as_far(algorithm, own):
+    """With one optimizer's settings for both: the same counts, learning rates and factors, whatever the settings."""
+    batch = Batch([base("softmax", algorithm, *own)])
+    factors = set()
+    for _ in range(4):
+        batch.iterate()
+        assert isinstance(batch.baseline, Learner)
+        assert batch.baseline.steps == batch.policy.steps
+        assert torch.equal(batch.baseline.factor, batch.policy.factor)
+        factors.add(float(batch.policy.factor))
+    assert batch.baseline.settings == batch.policy.settings
+    assert (len(factors) > 1) is ("kl_adaptive" in own[0])
+    assert batch.policy.steps[0] > 0
 
 
 @every_algorithm

@@ -1,13 +1,12 @@
 """What an algorithm is to this package: from what was played to one iteration's change of the parameters."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from pg_experiments.baselines.history import History
-from pg_experiments.baselines.interface import Baseline
 from pg_experiments.optimizers import Learner
 from pg_experiments.policies.interface import Policy
 from pg_experiments.rollout import Episodes, Trajectory
@@ -43,7 +42,7 @@ class Algorithm(Protocol):
         self,
         policy: Policy,
         policy_learner: Learner,
-        baseline: Baseline,
+        baseline: Any,
         baseline_learner: Learner | History | None,
         episodes: Episodes,
         trajectory: Trajectory,
@@ -53,6 +52,7 @@ class Algorithm(Protocol):
         """Change the learners in place.
 
         Args:
+            baseline: a `Baseline`, or of one with fixed rollouts a `ValueFunction`.
             episodes: what the iteration reports of finished episodes.
             trajectory: what is learned from.
             progress: fraction of each run that is over, for the schedules.

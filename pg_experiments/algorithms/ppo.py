@@ -61,7 +61,8 @@ class PPO:
         target_kl: see above, per run; infinite: off.
         normalize_advantage: shift and scale the advantages of a minibatch to mean 0 and standard deviation 1, per run.
         recompute_advantage: values, advantages and R again at the beginning of each epoch, by the values of then.
-        vtrace: weigh these by min(1, π / π_old) of then, as V-trace does, see `generalized_advantages`.
+        vtrace: from the second epoch on, weigh what follows a step in its A, and A in R = V + w A, by
+            w = min(1, π / π_old) of then, see `generalized_advantages`; it needs `recompute_advantage`.
     """
 
     gamma: Float[Tensor, " runs"]
@@ -82,9 +83,9 @@ class PPO:
 
     def check(self, policy: Policy, optimizer: OptimizerSettings) -> None:
         """Raise a `ConfigError` for a correction of what is not computed again."""
-        if self.vtrace and not self.recompute_advantage:
+        if self.vtrace and not (self.recompute_advantage and self.epochs > 1):
             reason = "corrects advantages that are computed again; it needs algorithm.recompute_advantage=true"
-            raise ConfigError("algorithm.vtrace", True, reason)
+            raise ConfigError("algorithm.vtrace", True, f"{reason} and algorithm.epochs of at least 2")
 
     def learn(
         self,

@@ -82,13 +82,17 @@ class GradientBaseline(Baseline, Protocol):
 
 
 @runtime_checkable
-class ValueFunction(Baseline, Protocol):
-    """A baseline that is the output of a network for one observation: a cut rollout can be continued by its value.
+class ValueFunction(Protocol):
+    """The output of a network for one observation: a cut rollout can be continued by its value.
 
-    `init` gives a `Learner` whose parameters are the network's alone.
+    It is all that fixed rollouts need of a baseline; one that is a `Baseline` as well serves whole episodes, too.
     """
 
     updates_per_iteration: int
+
+    def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Learner:
+        """What it learns, with first parameters drawn from each run's generator: the network's, or a part of them."""
+        ...
 
     @property
     def network(self) -> Network:

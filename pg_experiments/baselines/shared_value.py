@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from pg_experiments.baselines.interface import Experience, ValueFunction
+from pg_experiments.baselines.interface import ValueFunction
 from pg_experiments.errors import ConfigError
 from pg_experiments.exact import per_run
 from pg_experiments.optimizer_settings import OptimizerSettings
@@ -24,9 +24,9 @@ from pg_experiments.policies.networks import MLP, Network, Parameters
 class SharedValue:
     """V(s) = w · h(s) + b on the last hidden layer h of the policy's network, which learns from both losses.
 
-    The loss is the policy's plus c times the mean of (V(s) - R)². Its gradient for w and b goes to an optimizer of
-    their own, that for the hidden layers is added to the policy's: `gradient/norm` and
-    `optimizer.max_gradient_norm` are of this sum, `gradient/baseline_norm` is of w and b alone, both with c.
+    The loss is the policy's plus c times the mean of (V(s) - R)². Its gradient for the hidden layers is added to the
+    policy's: `gradient/norm` and `optimizer.max_gradient_norm` are of this sum. w and b take the same steps as the
+    policy, by the same optimizer, with a norm and a limit of their own; `gradient/baseline_norm` is theirs, with c.
 
     How much the hidden layers follow the value depends on the size of the rewards, other than with a network of its
     own: `env.reward_scale` or the wrapper `normalize_return` bring returns to about 1.
@@ -36,16 +36,16 @@ class SharedValue:
 
     Attributes:
         policy: whose network it is.
+        policy_optimizer: settings of the policy's, which w and b follow.
         coefficient: c ≥ 0, per run.
-        optimizer: of w and b.
 
     Raises:
-        ConfigError: the policy has no network, or one without hidden layers.
+        ConfigError: the policy's network is none of this package's, or has no hidden layers.
     """
 
     policy: Policy
+    policy_optimizer: OptimizerSettings
     coefficient: Float[Tensor, " runs"]
-    optimizer: OptimizerSettings
     updates_per_iteration: ClassVar[int] = 1  # the policy's network takes no step without the policy
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class SharedValue:
         inner = network.inner if isinstance(network, MaskedNetwork) else network
         if not isinstance(inner, MLP | CNN) or len(inner.shapes) < 2:
             reason = (
-                "shares the hidden layers of the policy's network, and this policy has none; "
+                "shares the hidden layers of the policy's mlp or cnn, and this policy has none; "
                 "fitting: value_network, or a policy with hidden layers (softmax, gaussian, ...)"
             )
             raise ConfigError("baseline", "shared_value", reason)
@@ -64,14 +64,10 @@ class SharedValue:
         return _with_one_output(self.policy.network)
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Learner:
-        whole = self.network.init(generators, dtype)
-        return Learner(self.optimizer, {name: whole[name] for name in self.network.names[-2:]})
-
-    def values_then_learn(
-        self, learner: Any, experience: Experience, progress: Float[Tensor, " runs"]
-    ) -> tuple[Float[Tensor, " samples"], dict[str, Float[Tensor, " runs"]]]:
-        """Never asked for: it learns with the policy, or not at all."""
-        raise NotImplementedError
+        """w and b, with first values as of the last layer of a value network of its own."""
+        last = MLP(self.network.shapes[-1][0], (), 1, "relu", 1.0).init(generators, dtype)
+        own = dict(zip(self.network.names[-2:], last.values(), strict=True))
+        return Learner(self.policy_optimizer, own)
 
 
 def _with_one_output(network: Any) -> Network:
