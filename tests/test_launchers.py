@@ -194,7 +194,7 @@ def test_a_stored_search_that_was_killed_ends_with_the_trials_that_it_began(tmp_
     assert refused.stderr.splitlines() == [
         "error: hydra.sweeper.study_name=lr: holds trials that cannot be compared with these: "
         "hydra.sweeper.direction is maximize there and minimize now, "
-        "sweep.tuning_seeds is [1000] there and [1001] now, total_env_steps is 20000 there and 500 now; "
+        "sweep.tuning_seeds is [1000] there and [1001] now, total_env_steps is 10000 there and 500 now; "
         "give the study another name"
     ]
 

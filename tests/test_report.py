@@ -214,7 +214,7 @@ def test_several_keys_are_a_label_with_the_learning_rate_first(tmp_path):
 def test_the_seed_and_what_changes_nothing_make_no_setting(tmp_path):
     for seed in range(3):
         write_run(tmp_path / str(seed), f"seed={seed}", f"logging.every={seed + 1}", f"checkpoint.every={seed}")
-    assert labels(tmp_path) == ("", ["policy=Gaussian, env=Pendulum"])
+    assert labels(tmp_path) == ("", ["policy=gaussian, env=Pendulum"])
 
 
 def test_a_key_that_follows_another_one_is_left_out(tmp_path):
@@ -246,10 +246,10 @@ def test_what_belongs_to_an_environment_is_no_setting_of_its_own(tmp_path):
             run = (f"policy={policy}", f"env={env}", f"optimizer.lr={rate}")
             write_run(tmp_path / f"{env}{rate}", *run, evaluation=float(rate))
     assert labels(tmp_path)[1] == [
-        "env=CartPole, policy=Softmax, optimizer.lr=0.1",
-        "env=CartPole, policy=Softmax, optimizer.lr=0.2",
-        "env=Pendulum, policy=Gaussian, optimizer.lr=0.1",
-        "env=Pendulum, policy=Gaussian, optimizer.lr=0.2",
+        "env=CartPole, policy=softmax, optimizer.lr=0.1",
+        "env=CartPole, policy=softmax, optimizer.lr=0.2",
+        "env=Pendulum, policy=gaussian, optimizer.lr=0.1",
+        "env=Pendulum, policy=gaussian, optimizer.lr=0.2",
     ]
     assert table_of(compared(tmp_path)).count("★") == 3  # the best of each environment, and the explanation
 
@@ -358,7 +358,7 @@ def test_one_seed_has_no_interval_and_its_curve_is_the_run(tmp_path):
     assert (found.mean, found.std, found.low, found.high) == (-42.0, None, None, None)
     assert (line.env_steps.tolist(), line.mean.tolist(), line.low) == (STEPS.tolist(), [1, 5, 2, 4], None)
     row = table_of(comparison).splitlines()[2]
-    assert row.split() == ["Gaussian", "Pendulum", "1", "of", "1", "-42.00", "-", "-", "-42.00", "(0)"]
+    assert row.split() == ["gaussian", "Pendulum", "1", "of", "1", "-42.00", "-", "-", "-42.00", "(0)"]
 
 
 # --- table ------------------------------------------------------------------------------------------------------------
