@@ -10,8 +10,9 @@ shared machine changes from minute to minute.
 
 What is counted: on EnvPool's own side every copy in every step, also those steps in which it begins a new episode
 instead; of REINFORCE the steps that were played in training. Copies whose episode is over wait for the longest one of
-their run: what they would have played is not counted, and no backend is asked for it. The seconds are those of training
-with everything in it: pools, resets, policy, learning.
+their run, and no backend is asked to step them: `steps of finished episodes included` counts them nevertheless, as a
+program would that steps all of its copies until the last episode is over. The seconds are those of training with
+everything in it: pools, resets, policy, learning.
 
 `with the same pauses` is EnvPool alone again, asked in each step for as many copies as the run asked for in its first
 iteration: the part of the difference that is due to the waiting, and to nothing in this package.
@@ -23,18 +24,23 @@ import statistics
 import time
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import envpool
 import numpy as np
 import torch
+from torch import Tensor
 
-from pg_experiments import compose, train
+from pg_experiments import compose, rollout, train
+from pg_experiments.envs.interface import Env, Transition
 from pg_experiments.randomness import generator_for
 from pg_experiments.rollout import play_episodes
 from pg_experiments.runs import build, stack
+from pg_experiments.stepping import checked_step
 
 TASKS = {"lunar_lander_continuous": 60_000, "half_cheetah": 64_000}  # env steps of a run
 ENVS = 32
+INCLUDED = "  steps of finished episodes included"
 SIDES = {  # algorithm, backend, runs in one program, copies of each
     "one run on EnvPool": ("reinforce", "envpool", 1, ENVS),
     "4 runs in one program on EnvPool": ("reinforce", "envpool", 4, ENVS),
@@ -66,8 +72,16 @@ def envpool_speed(name: str, seconds: float, playing: Sequence[int] = (ENVS,)) -
     return steps / (time.perf_counter() - begin)
 
 
-def run_speed(task: str, algorithm: str, backend: str, runs: int, envs: int, env_steps: int) -> float:
-    """Steps per second of training, of all runs together."""
+def run_speed(task: str, algorithm: str, backend: str, runs: int, envs: int, env_steps: int) -> tuple[float, float]:
+    """Steps per second of training, of all runs together: those that were played, and with those of waiting copies."""
+    asked = 0
+
+    def counted_step(env: Env, state: Any, action: Tensor, running: Tensor, *rest: Any) -> Transition:
+        nonlocal asked
+        asked += running.numel() if running.shape[1] == envs else 0  # not those of the evaluation
+        return checked_step(env, state, action, running, *rest)
+
+    rollout.checked_step = counted_step  # type: ignore[assignment, attr-defined]
     own = ["algorithm.rollout_steps=16"] if algorithm == "actor_critic" else []
     configs = [
         compose(
@@ -85,9 +99,8 @@ def run_speed(task: str, algorithm: str, backend: str, runs: int, envs: int, env
     ]
     results = train(configs)
     assert {result.status for result in results} == {"completed"}, results[0].error
-    return sum(result.env_steps for result in results) / max(
-        result.env_steps / result.env_steps_per_second for result in results
-    )
+    seconds = max(result.env_steps / result.env_steps_per_second for result in results)
+    return sum(result.env_steps for result in results) / seconds, asked / seconds
 
 
 def playing_copies(task: str) -> list[int]:
@@ -110,21 +123,25 @@ def main() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # processes that are started inherit it
     torch.set_num_threads(1)
     for task in options.tasks:
-        name, playing = compose(f"env={task}").env.id, playing_copies(task)
+        env_id, playing = compose(f"env={task}").env.id, playing_copies(task)
         speeds: dict[str, list[float]] = {}
         for _ in range(options.turns):
-            speeds.setdefault("EnvPool alone, random actions", []).append(envpool_speed(name, 2.0, [ENVS] * 64))
-            speeds.setdefault("  with the same pauses", []).append(envpool_speed(name, 2.0, playing))
+            speeds.setdefault("EnvPool alone, random actions", []).append(envpool_speed(env_id, 2.0, [ENVS] * 64))
+            speeds.setdefault("  with the same pauses", []).append(envpool_speed(env_id, 2.0, playing))
             for side, (algorithm, backend, runs, envs) in SIDES.items():
                 env_steps = TASKS[task] // (4 if runs > 4 else 1)
-                speeds.setdefault(side, []).append(run_speed(task, algorithm, backend, runs, envs, env_steps))
+                played, asked = run_speed(task, algorithm, backend, runs, envs, env_steps)
+                speeds.setdefault(side, []).append(played)
+                if algorithm == "reinforce":
+                    speeds.setdefault(f"{side}{INCLUDED}", []).append(asked)
         first = next(iter(speeds.values()))
         occupied = sum(playing) / len(playing) / ENVS
-        print(f"{name}; medians of {options.turns}; of REINFORCE's {ENVS} copies {occupied:.0%} play on average")
+        print(f"{env_id}; medians of {options.turns}; of REINFORCE's {ENVS} copies {occupied:.0%} play on average")
         for side, values in speeds.items():
             ratios = [value / raw for value, raw in zip(values, first, strict=True)]
             spread = f"({min(ratios):.0%} to {max(ratios):.0%})"
-            print(f"  {side:34}{statistics.median(values):10,.0f} steps/s {statistics.median(ratios):5.0%} {spread}")
+            name = INCLUDED if side.endswith(INCLUDED) else side
+            print(f"  {name:38}{statistics.median(values):10,.0f} steps/s {statistics.median(ratios):5.0%} {spread}")
 
 
 if __name__ == "__main__":
