@@ -741,6 +741,28 @@ def test_element_wise_functions_have_the_right_values_even_far_out(name: str) ->
     torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("width", [32, 64, 96, 256])
+def test_tanh_gives_every_row_of_whole_vectors_the_same_wherever_it_stands(width: int) -> None:
+    values = random_numbers(5, 203, width, dtype=torch.float32) * 4
+    together = exact.tanh_(values.clone())
+    for size in (1, 2, 3, 5, 7, 8, 63, 130):
+        for start in range(0, 203 - size, 17):
+            for runs in (slice(0, 1), slice(4, 5), slice(1, 4)):
+                rows = slice(start, start + size)
+                assert torch.equal(exact.tanh_(values[runs, rows].clone()), together[runs, rows])
+                part = values.clone()[runs, rows]  # where it lies among others
+                assert torch.equal(exact.tanh_(part), together[runs, rows])
+
+
+def test_tanh_of_whole_vectors_is_right_to_two_ten_millionths_even_far_out() -> None:
+    near, far = torch.linspace(-20, 20, 2**20), torch.tensor([math.inf, -math.inf, 1e30, -1e30, 0.0, -0.0, 90.0, -90.0])
+    x = torch.cat([near, far.repeat(4)]).view(-1, 32)
+    found = exact.tanh_(x.clone())
+    torch.testing.assert_close(found.double(), torch.tanh(x.double()), rtol=0, atol=2e-7)
+    assert (found.abs() <= 1).all()
+    assert exact.tanh_(torch.full((1, 32), math.nan)).isnan().all()
+
+
 @every_activation
 @every_type
 def test_gradients_of_activations_give_every_element_the_same_wherever_it_stands(
@@ -767,6 +789,7 @@ DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multino
 DRAWS_IN_PLACE = {"normal_", "uniform_", "bernoulli_", "exponential_", "cauchy_", "random_", "orthogonal_"}
 GLOBAL = {"manual_seed", "seed", "fork_rng", "set_rng_state", "clip_grad_norm_", "clip_grad_value_"}
 OTHER_CODE_AT_THE_END = {"sigmoid", "sigmoid_", "softplus", "elu", "silu", "gelu", "atan2", "hypot", "pow", "pow_"}
+WITHOUT_SUCH_AN_END = {("exact.py", "torch.sigmoid(x.add_(x), out=x)")}  # of rows of whole vectors
 STATISTICS = {"mean", "sum", "prod", "std", "var", "std_mean", "var_mean", "norm", "logsumexp", "any", "all"}
 EXTREMES = {"max", "min", "amax", "amin", "median", "argmax", "argmin"}
 OURS = {"exact.sigmoid", "exact.softplus", "packing.mean", "packing.sum", "packing.variance"}
@@ -823,7 +846,7 @@ def is_offence(name: str, call: ast.Call, function: ast.Attribute) -> bool:
     if function.attr in GLOBAL:
         return owner not in ("Generator()", "env.action_space")  # the latter is of one copy, which is tried out
     if function.attr in OTHER_CODE_AT_THE_END:
-        return True
+        return (name, ast.unparse(call)) not in WITHOUT_SUCH_AN_END
     if function.attr in STATISTICS | EXTREMES:
         has_dim = bool({"dim", "axis"} & keywords) or len(call.args) > (owner in ("torch", "np"))
         allowed = {(name, "*"), (name, ast.unparse(call))} & MAY_REDUCE_ALL

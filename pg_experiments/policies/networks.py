@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from pg_experiments.exact import LANE, crop, pad_to_lane, prepared_product, product, product_gradients, sigmoid
+from pg_experiments.exact import LANE, crop, pad_to_lane, prepared_product, product, product_gradients, sigmoid, tanh_
 from pg_experiments.policies.first_weights import orthogonal
 from pg_experiments.policies.standalone import perceptron
 
@@ -30,7 +30,7 @@ ACTIVATIONS = {
         torch.relu_,
         lambda gradient, value: torch.ops.aten.threshold_backward.grad_input(gradient, value, 0, grad_input=gradient),
     ),
-    "tanh": Activation(torch.tanh_, torch.ops.aten.tanh_backward),
+    "tanh": Activation(tanh_, torch.ops.aten.tanh_backward),
     "elu": Activation(
         lambda x: torch.where(x > 0, x, torch.expm1(x)),
         lambda gradient, value: torch.where(value > 0, gradient, gradient * (value + 1)),
