@@ -1,6 +1,6 @@
 """The runs of one program while they train."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from pg_experiments.schedules import KL_ADAPTIVE
 from pg_experiments.sizing import check_parameters_fit
 from pg_experiments.wrappers.learning import as_learned, first_statistics, of_the_policy
 
-State = dict[str, Any]
+State = Mapping[str, Any]
 
 
 class Batch:
@@ -223,6 +223,25 @@ def rows_of(state: Any, rows: Sequence[int]) -> Any:
     if isinstance(state, dict):
         return {key: rows_of(value, rows) for key, value in state.items()}
     return state
+
+
+class OneOf(Mapping[str, Any]):
+    """The state of one run among those of a batch, which must not change: copied part by part when it is asked for.
+
+    Most states are never asked for: they are what a failure or an interruption would fall back to.
+    """
+
+    def __init__(self, states: State, row: int) -> None:
+        self._states, self._row = states, row
+
+    def __getitem__(self, key: str) -> Any:
+        return rows_of(self._states[key], [self._row])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._states)
+
+    def __len__(self) -> int:
+        return len(self._states)
 
 
 def joined(states: Sequence[Any]) -> Any:

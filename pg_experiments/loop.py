@@ -11,7 +11,7 @@ from typing import Any
 from pg_experiments.account import Account
 from pg_experiments.algorithms.interface import Iteration
 from pg_experiments.backend_config import taken
-from pg_experiments.batch import Batch, State, joined, parameters_of, rows_of, what_they_raise
+from pg_experiments.batch import Batch, OneOf, State, joined, parameters_of, what_they_raise
 from pg_experiments.config import Config, config_sha256
 from pg_experiments.envs.hanging import failed_first
 from pg_experiments.errors import EnvError, reason_of
@@ -45,7 +45,7 @@ class Training:
         self.batch = Batch(configs)
         self.evaluations = Evaluations(configs, self.batch.parts)
         state = self.batch.state()
-        self.good = {run: rows_of(state, [run]) for run in range(len(configs))}
+        self.good: dict[int, State] = {run: OneOf(state, run) for run in range(len(configs))}
         self.retried: list[int] | None = None  # the iterations of the runs when no run alone raised what the batch had
         self.waiting: list[Ended] = []
         self.waiting_since = 0.0
@@ -121,7 +121,7 @@ class Training:
             return
         errors = dict(zip(runs, broken_numbers(iteration, self.batch.finite(runs)), strict=True))
         learned = self.batch.state(runs)
-        states = {run: rows_of(learned, [row]) for row, run in enumerate(runs)} if len(runs) > 1 else {runs[0]: learned}
+        states = {run: OneOf(learned, row) for row, run in enumerate(runs)}
         self.account.training_seconds += time.perf_counter() - begin
         columns = self.account.columns(runs, iteration)
         evaluations = self._evaluate_on_the_way(states, errors)

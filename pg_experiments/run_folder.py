@@ -124,7 +124,7 @@ class RunFolder:
             state: of this run alone.
         """
         if math.isfinite(value) and (self._best is None or value > self._best.value):
-            self._best_state = state
+            self._best_state = dict(state)  # which needs nothing of other runs
             self._best = Score(value, by, iterations_of(state))
 
     def save(self, state: State, seconds: Mapping[str, float]) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -38,7 +39,7 @@ class Acrobot:
 
     max_episode_steps: int = 500
 
-    @property
+    @cached_property
     def spec(self) -> EnvSpec:
         return EnvSpec(6, DiscreteActions(3), self.max_episode_steps, reset_noise_size=4)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -68,7 +69,7 @@ class Bioreactor:
                 allowed = f"must be [lowest, highest], such as [{high}, {low}]"
                 raise ConfigError(f"env.{name}", list(getattr(self, name)), allowed)
 
-    @property
+    @cached_property
     def spec(self) -> EnvSpec:
         return EnvSpec(5, BoxActions((0.0,), (MAX_DILUTION,)), self.max_episode_steps, reset_noise_size=4)
 

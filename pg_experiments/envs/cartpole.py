@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -37,7 +37,7 @@ class CartPole:
 
     max_episode_steps: int = 500
 
-    @property
+    @cached_property
     def spec(self) -> EnvSpec:
         return EnvSpec(4, DiscreteActions(2), self.max_episode_steps, reset_noise_size=4)
 

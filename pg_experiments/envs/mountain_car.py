@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -62,7 +63,7 @@ class MountainCar(_Road):
 
     max_episode_steps: int = 200
 
-    @property
+    @cached_property
     def spec(self) -> EnvSpec:
         return EnvSpec(2, DiscreteActions(3), self.max_episode_steps, reset_noise_size=1)
 
@@ -88,7 +89,7 @@ class MountainCarContinuous(_Road):
 
     max_episode_steps: int = 999
 
-    @property
+    @cached_property
     def spec(self) -> EnvSpec:
         return EnvSpec(2, BoxActions((-1.0,), (1.0,)), self.max_episode_steps, reset_noise_size=1)
 

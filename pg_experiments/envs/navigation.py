@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class Navigation:
     max_episode_steps: int = CONTINUOUS_MAX_EPISODE_STEPS
     start_noise: float = 0.02
 
-    @property
+    @cached_property
     def spec(self) -> EnvSpec:
         actions = BoxActions((-math.pi, 0.0), (math.pi, MAX_STEP))
         return EnvSpec(2, actions, self.max_episode_steps, reset_noise_size=2)
@@ -93,7 +93,7 @@ class NavigationDiscrete:
     max_episode_steps: int = DISCRETE_MAX_EPISODE_STEPS
     start_noise: float = 0.02
 
-    @property
+    @cached_property
     def spec(self) -> EnvSpec:
         return EnvSpec(2, DiscreteActions(5), self.max_episode_steps, reset_noise_size=2)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -33,7 +34,7 @@ class Pendulum:
 
     max_episode_steps: int = 200
 
-    @property
+    @cached_property
     def spec(self) -> EnvSpec:
         return EnvSpec(3, BoxActions((-MAX_TORQUE,), (MAX_TORQUE,)), self.max_episode_steps, reset_noise_size=2)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -49,7 +50,7 @@ class _Tabular:
     table: Table
     max_episode_steps: int
 
-    @property
+    @cached_property
     def spec(self) -> EnvSpec:
         states, actions, outcomes = self.table.probability.shape
         noise = 1 + (self.max_episode_steps if outcomes > 1 else 0)
