@@ -4,7 +4,7 @@
 
 For each task: the stepping speed of EnvPool alone, 32 copies on one thread with random actions, and REINFORCE with 32
 copies a run: one run on EnvPool, four such runs as one program, and one run on Gymnasium in this process and in
-processes; and actor_critic, 16 steps an iteration, on EnvPool: one run of 32 copies, and 20 runs of 8 in one program.
+processes; and actor_critic on EnvPool: one run of 32 copies, and 20 runs of 8 in one program.
 All are measured in turn, five times, and the medians of the ratios within a turn are printed, because the speed of a
 shared machine changes from minute to minute.
 
@@ -82,12 +82,10 @@ def run_speed(task: str, algorithm: str, backend: str, runs: int, envs: int, env
         return checked_step(env, state, action, running, *rest)
 
     rollout.checked_step = counted_step  # type: ignore[assignment, attr-defined]
-    own = ["algorithm.rollout_steps=16"] if algorithm == "actor_critic" else []
     configs = [
         compose(
             f"env={task}",
             f"algorithm={algorithm}",
-            *own,
             f"env.num_envs={envs}",
             f"env.backend={backend}",
             f"total_env_steps={env_steps}",
