@@ -16,6 +16,9 @@ import pg_experiments
 GOLDEN = json.loads(golden.FILE.read_text())
 COMBINATIONS = list(golden.combinations())
 every_combination = pytest.mark.parametrize("names", COMBINATIONS, ids=" ".join)
+# what multiplies the last bits, in which processors differ, by the condition of a matrix: between an Intel Xeon and an
+# AMD EPYC by up to 1.8e-5 of a number
+SOLVES_EQUATIONS = {"npg", "trpo", "linear_features"}
 AGAIN = "; if this change is meant to change results, say so in CHANGELOG.md and run python tests/golden.py --write"
 
 
@@ -33,9 +36,10 @@ def test_every_policy_algorithm_and_baseline_has_golden_numbers():
 @every_combination
 def test_three_updates_give_the_golden_numbers(names):
     expected, found = GOLDEN["parameters"][" ".join(names)]["first"], computed(*names)["first"]
+    relative = 1e-4 if SOLVES_EQUATIONS & set(names) else 1e-9
     assert list(found) == list(expected), AGAIN
     for name, numbers in expected.items():
-        assert found[name] == pytest.approx(numbers, rel=1e-9, abs=1e-12), f"{name}{AGAIN}"
+        assert found[name] == pytest.approx(numbers, rel=relative, abs=relative / 1e3), f"{name}{AGAIN}"
 
 
 @every_combination
