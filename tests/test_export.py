@@ -179,7 +179,7 @@ def test_the_code_in_the_readme_runs_in_a_process_that_has_no_pg_experiments(
     file = tmp_path / f"policy{FORMATS[format_name].suffix}"
     ended = run(capsys, trained, "--format", format_name, "--output", file)
     assert (ended.code, ended.err) == (0, "")
-    assert re.search(r"checked: largest deviation \d\.\de-\d\d on 1,000 observations\n$", ended.out)
+    assert re.search(r"checked: largest deviation \d\.\de[-+]\d\d on 1,000 observations\n$", ended.out)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([file.name, README])
     code = re.search(r"```python\n(.*?)```", (tmp_path / README).read_text(), re.DOTALL)[1]
     assert len(code.strip().splitlines()) == 5
