@@ -228,7 +228,12 @@ def rows_of(state: Any, rows: Sequence[int]) -> Any:
 class OneOf(Mapping[str, Any]):
     """The state of one run among those of a batch, which must not change: copied part by part when it is asked for.
 
-    Most states are never asked for: they are what a failure or an interruption would fall back to.
+    Most states are never asked for: they are what a failure or an interruption would fall back to. `dict` of it is a
+    copy of all parts, which keeps nothing of the batch's.
+
+    Args:
+        states: as `Batch.state` gave it.
+        row: of the run among them; its tensors are `[1, ...]` here.
     """
 
     def __init__(self, states: State, row: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pg_experiments import Interrupted, UserError, compose, load_policy, train
-from pg_experiments.batch import Batch
+from pg_experiments.batch import Batch, OneOf
 from pg_experiments.envs.cartpole import CartPole
 
 SMALL = (
@@ -137,3 +137,28 @@ def test_a_run_that_ends_in_the_middle_of_its_episodes_is_never_taken_and_change
     assert left.iterations[run] == count
     for name, parameter in whole.policy.parameters.items():
         assert torch.equal(parameter[others], left.policy.parameters[name][others])
+
+
+def test_the_state_of_one_run_of_a_batch_is_that_of_the_run_alone_and_keeps_nothing_of_the_others():
+    runs = [compose("policy=softmax", "env=cartpole", "env.num_envs=2", f"seed={seed}") for seed in range(3)]
+    batch, alone = Batch(runs), Batch(runs[1:2])
+    while batch.iterations[1] == 0:
+        batch.iterate()
+    while alone.iterations[0] == 0:
+        alone.iterate()
+    state, expected = dict(OneOf(batch.state(), 1)), alone.state()
+    assert state.keys() == expected.keys()
+    found, wanted = dict(leaves(state)), dict(leaves(expected))
+    assert found.keys() == wanted.keys()
+    for name, part in found.items():
+        assert torch.equal(part, wanted[name]), name
+        assert part.untyped_storage().nbytes() == part.nbytes, name
+
+
+def leaves(tree, name=""):
+    """Every tensor of a state, by the keys that lead to it."""
+    if isinstance(tree, torch.Tensor):
+        yield name, tree
+    elif tree is not None:
+        for key, part in tree.items():
+            yield from leaves(part, f"{name}.{key}")
