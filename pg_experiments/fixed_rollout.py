@@ -81,26 +81,32 @@ class FixedRollout:
         follow = getattr(innermost(env), "following_noise", None)
         running = torch.ones(len(self._runs), self._num_envs, dtype=torch.bool)
         played: list[tuple[Tensor, ...]] = []
+        env_actions, begun = [], torch.zeros_like(left)  # of each episode in progress, its first step in this rollout
         for step in range(self._steps):
             if step % CHUNK == 0:
                 action_noise, reset_noise = self._draw(min(CHUNK, self._steps - step))
             action = act(observation).sample(action_noise[step % CHUNK])
             env_action = policy.env_action(action)
-            if self._replay:
-                self._replay.note(env_action, limit - left + step)
+            env_actions.append(env_action)
             after = checked_step(env, state, env_action, running, self._dtype, self._runs, lambda run: len(played) + 1)
             truncated = after.truncated | (left == step + 1) if step + 1 == first_limit else after.truncated
             over = after.terminated | truncated
             played.append((observation, action, after.reward, after.terminated, truncated, after.observation))
             state, observation = after.state, after.observation
             if over.any():
-                fresh = follow(self._replay.noise) if self._replay and follow else reset_noise[step % CHUNK]
+                fresh = reset_noise[step % CHUNK]
+                if self._replay and follow:
+                    fresh = self._replay.noise.clone()
+                    fresh[over] = follow(fresh[over][None])[0]  # of few copies: it takes as long as a step of many
                 state, first = restarted(env, state, over, fresh)
                 observation = torch.where(over[..., None], first, observation)
                 left = torch.where(over, limit + step + 1, left)
                 first_limit = int(left.min())
                 if self._replay:
+                    begun[over] = step + 1
                     self._replay.begin(over, fresh)
+        if self._replay:
+            self._replay.note(torch.stack(env_actions, 2), begun, self._progress.length)
         self._state, self._observation, self.playing = state, observation, []
         grids = [torch.stack(part, 1) for part in zip(*played, strict=True)]
         self._taken = (self._runs, *self._outcome(*grids))

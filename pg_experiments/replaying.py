@@ -37,11 +37,23 @@ class Replay:
             width = action_width(env.spec.actions)
             self.actions = torch.zeros(*shape, width, dtype=noise.dtype if real else torch.long)
 
-    def note(self, action: Num[Tensor, "runs envs *action"], played: Int64[Tensor, "runs envs"]) -> None:
-        """Remember a step's actions; `played` steps of each episode came before it."""
-        place = played.reshape(*played.shape, *(1,) * (self.actions.ndim - 2))
-        place = place.expand(*played.shape, 1, *action.shape[2:])
-        self.actions.scatter_(2, place, action[:, :, None])
+    def note(
+        self,
+        actions: Num[Tensor, "runs envs steps *action"],
+        begun: Int64[Tensor, "runs envs"],
+        played: Int64[Tensor, "runs envs"],
+    ) -> None:
+        """Remember what the episodes in progress did in a rollout.
+
+        Args:
+            actions: of all of its steps.
+            begun: its step in which each episode began; 0 also for one that had begun before it.
+            played: of each copy's episode, the steps before the rollout; they count where it began before.
+        """
+        step = torch.arange(actions.shape[2])
+        chosen = (step >= begun[..., None]).nonzero(as_tuple=True)
+        before = torch.where(begun == 0, played, -begun)
+        self.actions[(*chosen[:2], before[chosen[:2]] + chosen[2])] = actions[chosen]
 
     def begin(self, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs noise"]) -> None:
         """New episodes in the copies that are over."""

@@ -136,27 +136,31 @@ class EnvPoolEnv:
     def restart(
         self, state: Copies, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs 2"]
     ) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
-        """Replace the copies that are over by those that wait, or for any other seed by those of a new pool."""
-        chosen, seeds = over.cpu().numpy(), seeds_of(noise).cpu().numpy()
-        if not np.count_nonzero(chosen):
-            return state, torch.zeros(*over.shape, self.spec.observation_size, dtype=noise.dtype)
-        expected = chosen & (seeds == following_seeds(torch.from_numpy(state.seed)).numpy())
-        if np.count_nonzero(expected & (state.waiting[..., 0, 0] < 0)):
-            state = self._with_waiting(state)
-        pools, seed = state.pools, state.seed.copy()
-        place, number, waiting, first = (part.copy() for part in (state.pool, state.number, state.waiting, state.first))
-        observation = first[:, :, 0].copy()
-        place[expected], number[expected] = waiting[expected][:, 0].T
-        waiting[expected] = np.concatenate([waiting[expected][:, 1:], np.full_like(waiting[expected][:, :1], -1)], 1)
-        first[expected] = np.roll(first[expected], -1, 1)
-        other = chosen & ~expected
-        if number_of_others := np.count_nonzero(other):
-            pool, observation[other] = self._begun(seeds[other].tolist())
-            place[other], number[other] = len(pools), np.arange(number_of_others, dtype=np.int32)
-            waiting[other], pools = -1, [*pools, pool]
-        seed[chosen] = seeds[chosen]
-        copies = _with_used_pools(Copies(pools, place, number, seed, waiting, first))
-        return copies, from_numpy(observation).to(noise.dtype)
+        """Replace the copies that are over by those that wait, or for any other seed by those of a new pool.
+
+        What is known of the copies is changed in place, as the pools are: only the newest state is one.
+        """
+        (chosen,) = over.cpu().numpy().reshape(-1).nonzero()
+        observation = np.zeros((over.numel(), self.spec.observation_size), self._real)
+        if len(chosen):
+            seeds = seeds_of(noise.reshape(1, -1, 2)[:, from_numpy(chosen)]).cpu().numpy()[0]
+            follows = seeds == following_seeds(torch.from_numpy(state.seed.reshape(-1)[chosen])).numpy()
+            expected, other = chosen[follows], chosen[~follows]
+            if np.count_nonzero(state.waiting.reshape(over.numel(), -1)[expected, 0] < 0):
+                state = self._with_waiting(state)
+            place, number, seed, waiting, first = (part.reshape(over.numel(), *part.shape[2:]) for part in state[1:])
+            place[expected], number[expected] = waiting[expected, 0].T
+            observation[expected] = first[expected, 0]
+            waiting[expected, :-1], first[expected, :-1] = waiting[expected, 1:], first[expected, 1:]
+            waiting[expected, -1] = -1
+            if len(other):
+                pool, observation[other] = self._begun(seeds[~follows].tolist())
+                place[other], number[other] = len(state.pools), np.arange(len(other), dtype=np.int32)
+                waiting[other] = -1
+                state = state._replace(pools=[*state.pools, pool])
+            seed[chosen] = seeds
+            state = _with_used_pools(state)
+        return state, from_numpy(observation).view(*over.shape, -1)
 
     def _with_waiting(self, state: Copies) -> Copies:
         """With one pool more, so that as many as there may be wait for the next episodes of every copy."""
@@ -193,22 +197,28 @@ class EnvPoolEnv:
     ) -> Transition:
         """Step the copies whose episode is not over; the others give zeros."""
         # arrays with one index for all copies: this is done for every step, and takes longer than classic control
-        actions = action.cpu().numpy().reshape(running.numel(), *action.shape[2:]).astype(self._action_type, copy=False)
-        observation = np.zeros((running.numel(), self.spec.observation_size), self._real)
-        reward = np.zeros(running.numel(), self._real)
-        terminated, truncated = np.zeros(running.numel(), bool), np.zeros(running.numel(), bool)
+        copies = running.numel()
+        actions = action.cpu().numpy().reshape(copies, *action.shape[2:]).astype(self._action_type, copy=False)
         (playing,) = running.cpu().numpy().reshape(-1).nonzero()
-        asked = []
+        numbers, asked = state.number.reshape(-1), []
         for place, pool in enumerate(state.pools):
             own = playing if len(state.pools) == 1 else playing[state.pool.reshape(-1)[playing] == place]
             if len(own):
-                number = state.number.reshape(-1)[own]
+                number = numbers[own]
                 pool._send([number, number, actions[own]])  # what its `step` does in twice the time
                 asked.append((pool, own))
-        for pool, own in asked:  # when all are at work
-            given = dict(zip(pool._state_keys, pool._recv(), strict=True))
-            observation[own], reward[own], truncated[own] = given["obs"], given["reward"], given["trunc"]
-            terminated[own] = given["done"] > given["trunc"]
+        found = [(dict(zip(pool._state_keys, pool._recv(), strict=True)), own) for pool, own in asked]  # all at work
+        if len(found) == 1 and len(playing) == copies:
+            ((given, _),) = found
+            observation, reward = (given[key].astype(self._real, copy=False) for key in ("obs", "reward"))
+            truncated = given["trunc"]
+            terminated = given["done"] > truncated
+        else:
+            observation = np.zeros((copies, self.spec.observation_size), self._real)
+            reward, (terminated, truncated) = np.zeros(copies, self._real), np.zeros((2, copies), bool)
+            for given, own in found:
+                observation[own], reward[own], truncated[own] = given["obs"], given["reward"], given["trunc"]
+                terminated[own] = given["done"] > given["trunc"]
         parts = (observation, reward, terminated, truncated)
         return Transition(state, *(from_numpy(part).view(*running.shape, *part.shape[1:]) for part in parts))
 
@@ -231,8 +241,10 @@ class EnvPoolEnv:
 
 def _with_used_pools(copies: Copies) -> Copies:
     """The copies, without pools of which none is left."""
-    used = np.unique(np.concatenate([copies.pool.flatten(), copies.waiting[..., 0].flatten()]))
-    used = used[used >= 0]
+    if len(copies.pools) == 1:
+        return copies
+    places = np.concatenate([copies.pool.reshape(-1), copies.waiting[..., 0].reshape(-1)])
+    (used,) = np.bincount(places + 1, minlength=len(copies.pools) + 1)[1:].nonzero()
     if len(used) == len(copies.pools):
         return copies
     places = np.full(len(copies.pools) + 1, -1, np.int32)  # the last is that of none
