@@ -24,13 +24,32 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+NEW_VALUE = pytest.StashKey[bool]()  # whether a test is the first of its function with some value of a parameter
+
+
+@pytest.hookimpl(tryfirst=True)  # before anything is left out or dealt to processes
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seen: dict[str, set[tuple[str, str]]] = {}
+    for item in items:
+        function, _, _ = item.nodeid.partition("[")
+        known = seen.setdefault(function, set())
+        parameters = getattr(item, "callspec", None)
+        values = (
+            {("", "")} if parameters is None else {(name, repr(value)) for name, value in parameters.params.items()}
+        )
+        item.stash[NEW_VALUE] = not values <= known
+        known |= values
+
+
 @pytest.fixture(autouse=True)
 def _types_are_checked_where_parts_are_tested(request: pytest.FixtureRequest) -> Iterator[None]:
     """At every call, which takes longer than the work: so not in the slow tests, nor in those of whole commands.
 
-    A module of the latter says `TYPE_CHECKS = False`: its runs are as in a user's process, which checks none.
+    A module of the latter says `TYPE_CHECKS = False`: its runs are as in a user's process, which checks none. Of a test
+    with parameters every value is met with them once; further combinations of values are other numbers.
     """
-    if request.node.get_closest_marker("slow") is None and getattr(request.module, "TYPE_CHECKS", True):
+    is_slow, whole = request.node.get_closest_marker("slow"), not getattr(request.module, "TYPE_CHECKS", True)
+    if is_slow is None and not whole and request.node.stash[NEW_VALUE]:
         yield
         return
     with without_type_checks():
