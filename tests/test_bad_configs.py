@@ -97,6 +97,10 @@ def check(broken: Broken, folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+class Enough(BaseException):
+    """Ends Hypothesis's search, which takes an `Exception` for a mistake that it has found."""
+
+
 def draw_and_check(strategy: st.SearchStrategy[Broken], examples: int, folder: Path) -> None:
     """Check so many different command lines of a strategy."""
     examples *= TIMES
@@ -107,7 +111,7 @@ def draw_and_check(strategy: st.SearchStrategy[Broken], examples: int, folder: P
     @given(strategy)
     def each(broken: Broken) -> None:
         nonlocal failed
-        if not failed and (broken in checked or len(checked) == examples):
+        if not failed and broken in checked:
             return
         try:
             check(broken, folder)
@@ -115,8 +119,11 @@ def draw_and_check(strategy: st.SearchStrategy[Broken], examples: int, folder: P
             failed = True
             raise
         checked.add(broken)
+        if not failed and len(checked) == examples:
+            raise Enough
 
-    each()
+    with contextlib.suppress(Enough):
+        each()
     assert len(checked) == examples
 
 

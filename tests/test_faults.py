@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -550,40 +551,30 @@ NATIVE_FAULTS = {
 @pytest.fixture
 def native(faulty):
     """Configs of the native environment; `native.noise` is what the bad run meets in its third reset."""
+    base = compose(*TINY, "total_env_steps=240", "env=faulty", "env.max_episode_steps=20", config_dir=faulty)
 
-    def make(*more: str):
-        return [
-            compose(
-                *TINY,
-                "total_env_steps=240",
-                "env=faulty",
-                "env.max_episode_steps=20",
-                f"seed={seed}",
-                *more,
-                config_dir=faulty,
-            )
-            for seed in SEEDS
-        ]
+    def make(**env):
+        return [replace(base, seed=seed, env={**base.env, **env}) for seed in SEEDS]
 
     import faulty as module  # type: ignore[import-not-found]
 
     train(make()[BAD : BAD + 1])
-    make.noise = f"env.culprit={module.SEEN[2]!r}"  # type: ignore[attr-defined]
+    make.noise = {"culprit": module.SEEN[2]}  # type: ignore[attr-defined]
     return make
 
 
 def test_a_faulty_native_environment_fails_its_run_with_what_it_returned(native):
     expected = train(native())
     for how, reason in NATIVE_FAULTS.items():
-        limit = ("+env.step_seconds=0.5",) if how.endswith("_for_ever") else ()
-        results = train(native(native.noise, f"env.how='{how}'", *limit))
+        limit = {"step_seconds": 0.5} if how.endswith("_for_ever") else {}
+        results = train(native(**native.noise, how=how, **limit))
         assert check_neighbours(results, expected) == reason
         assert results[BAD].iterations == 2
 
 
 @pytest.mark.parametrize("how", ["shape", "nan"])
 def test_a_faulty_native_reset_is_told_as_one(native, how):
-    reason = check_neighbours(train(native(native.noise, f"env.how='{how}'", "env.where=reset")), train(native()))
+    reason = check_neighbours(train(native(**native.noise, how=how, where="reset")), train(native()))
     assert reason.startswith("env NativeWalk: reset returned an observation ")
     assert "in the reset" in reason
 
@@ -837,7 +828,7 @@ def kills(group: Path) -> int:
 
 def test_memory_that_the_system_refuses_fails_its_run(native):
     expected = train(native())
-    reason = check_neighbours(train(native(native.noise, "env.how=eat_until_refused")), expected)
+    reason = check_neighbours(train(native(**native.noise, how="eat_until_refused")), expected)
     assert reason.startswith("RuntimeError: ")
     assert "can't allocate memory" in reason
 

@@ -1,15 +1,17 @@
-"""Hydra's own launchers and the Optuna sweeper, as real commands."""
+"""Hydra's own launchers and the Optuna sweeper, as real commands; what they refuse, in this process."""
 
 import os
 import signal
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 from sweep_process import TINY, alone, finish, hashes, results, start, sweep, training_processes, wait_until
+from sweeping import Outcome, run  # noqa: F401 - fixture
 
 from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.train import main
@@ -98,12 +100,18 @@ def test_a_failed_run_is_named_and_the_exit_code_is_1(launcher: str, tmp_path: P
 @pytest.mark.parametrize(
     ("mistake", "named"), [("optimizer.lrr=1,2", "optimizer.lrr=1"), ("optimizer.lr=0.1,-1", "optimizer.lr=-1")]
 )
-def test_a_mistake_is_found_before_there_is_a_folder(launcher: str, mistake: str, named: str, tmp_path: Path) -> None:
+def test_a_mistake_is_found_before_there_is_a_folder(
+    launcher: str,
+    mistake: str,
+    named: str,
+    run: Callable[..., Outcome],  # noqa: F811
+    tmp_path: Path,
+) -> None:
     needs(launcher)
-    ended = sweep(tmp_path, *TINY, mistake, f"hydra/launcher={launcher}")
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(f"error: {named}")
-    assert len(ended.stderr.splitlines()) == 1
+    ended = run("-m", *TINY, mistake, f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {named}")
+    assert len(ended.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -237,10 +245,15 @@ def test_a_trial_that_diverges_is_a_failed_trial_and_the_search_goes_on(tmp_path
         ("policy=sofmax", "policy=sofmax: must be one of"),
     ],
 )
-def test_a_mistake_in_a_search_is_one_line(override: str, message: str, tmp_path: Path) -> None:
-    ended = sweep(tmp_path, *TINY, *SEARCH, override)
-    assert ended.returncode == 2
-    (line,) = [line for line in ended.stderr.splitlines() if "A new study created" not in line]
+def test_a_mistake_in_a_search_is_one_line(
+    override: str,
+    message: str,
+    run: Callable[..., Outcome],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    ended = run("-m", *TINY, *SEARCH, override, "hydra.sweep.dir=sweep")
+    assert ended.code == 2
+    (line,) = [line for line in ended.err.splitlines() if "A new study created" not in line]
     assert line.startswith(f"error: {message}")
     assert list(tmp_path.iterdir()) == []
 
