@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -72,8 +72,7 @@ class CartPole:
         beyond = torch.hardshrink(state[0], POSITION_LIMIT), torch.hardshrink(state[2], ANGLE_LIMIT)
         terminated = torch.logical_or(*beyond)
         observation = torch.stack(state, -1)
-        reward, truncated = _same_in_every_step(position.shape, position.dtype, position.device)
-        return Transition(state, observation, reward, terminated, truncated)
+        return Transition(state, observation, torch.ones_like(position), terminated, torch.zeros_like(terminated))
 
     def twin(self) -> Twin:
         return gymnasium_twin(self, "CartPole-v1", put_state, 4)
@@ -94,13 +93,3 @@ def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor
     left = torch.tensor(-FORCE / MASS_TOTAL, dtype=dtype, device=device)
     pushes = torch.add(left, torch.tensor([0, 1], device=device), alpha=2 * FORCE / MASS_TOTAL)
     return pushes, torch.tensor(POLE_HALF_LENGTH * 4 / 3 / GRAVITY, dtype=dtype, device=device)
-
-
-@lru_cache(maxsize=100)  # numbers of runs that play
-def _same_in_every_step(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Reward and truncation of all copies, made once.
-
-    Nobody can change them: torch refuses to write where all entries are one number in memory.
-    """
-    reward = torch.ones((), dtype=dtype, device=device).expand(shape)
-    return reward, torch.zeros((), dtype=torch.bool, device=device).expand(shape)
