@@ -81,13 +81,15 @@ class FixedRollout:
         follow = getattr(innermost(env), "following_noise", None)
         running = torch.ones(len(self._runs), self._num_envs, dtype=torch.bool)
         played: list[tuple[Tensor, ...]] = []
-        env_actions, begun = [], torch.zeros_like(left)  # of each episode in progress, its first step in this rollout
+        env_actions: list[Tensor] = []  # to be played again, where an environment's state cannot be saved
+        begun = torch.zeros_like(left)  # of each copy's episode, its first step in this rollout
         for step in range(self._steps):
             if step % CHUNK == 0:
                 action_noise, reset_noise = self._draw(min(CHUNK, self._steps - step))
             action = act(observation).sample(action_noise[step % CHUNK])
             env_action = policy.env_action(action)
-            env_actions.append(env_action)
+            if self._replay:
+                env_actions.append(env_action)
             after = checked_step(env, state, env_action, running, self._dtype, self._runs, lambda run: len(played) + 1)
             truncated = after.truncated | (left == step + 1) if step + 1 == first_limit else after.truncated
             over = after.terminated | truncated
@@ -97,7 +99,7 @@ class FixedRollout:
                 fresh = reset_noise[step % CHUNK]
                 if self._replay and follow:
                     fresh = self._replay.noise.clone()
-                    fresh[over] = follow(fresh[over][None])[0]  # of few copies: it takes as long as a step of many
+                    fresh[over] = follow(fresh[over][None])[0]  # of all copies it would take as long as their step
                 state, first = restarted(env, state, over, fresh)
                 observation = torch.where(over[..., None], first, observation)
                 left = torch.where(over, limit + step + 1, left)

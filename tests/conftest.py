@@ -34,10 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         function, _, _ = item.nodeid.partition("[")
         known = seen.setdefault(function, set())
         parameters = getattr(item, "callspec", None)
-        values = (
-            {("", "")} if parameters is None else {(name, repr(value)) for name, value in parameters.params.items()}
-        )
-        item.stash[NEW_VALUE] = not values <= known
+        values = {(name, repr(value)) for name, value in parameters.params.items()} if parameters else set()
+        item.stash[NEW_VALUE] = not values or not values <= known
         known |= values
 
 
@@ -46,7 +44,7 @@ def _types_are_checked_where_parts_are_tested(request: pytest.FixtureRequest) ->
     """At every call, which takes longer than the work: so not in the slow tests, nor in those of whole commands.
 
     A module of the latter says `TYPE_CHECKS = False`: its runs are as in a user's process, which checks none. Of a test
-    with parameters every value is met with them once; further combinations of values are other numbers.
+    with parameters, those are checked that bring a value which none before had; a new combination of old values is not.
     """
     is_slow, whole = request.node.get_closest_marker("slow"), not getattr(request.module, "TYPE_CHECKS", True)
     if is_slow is None and not whole and request.node.stash[NEW_VALUE]:

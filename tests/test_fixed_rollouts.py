@@ -21,6 +21,7 @@ from pg_experiments.envs.cartpole import CartPole
 from pg_experiments.envs.interface import DiscreteActions
 from pg_experiments.envs.restarting import restarted, tensors_of
 from pg_experiments.fixed_rollout import FixedRollout
+from pg_experiments.replaying import Replay
 from pg_experiments.rollout import Episodes, Trajectory
 from pg_experiments.runs import build, stack
 from pg_experiments.training import Interrupted
@@ -216,6 +217,32 @@ def test_runs_that_stopped_at_different_iterations_go_on_in_one_batch(algorithm:
         with pytest.raises(Interrupted):
             train([own[run] for run in runs], [dirs[run] for run in runs], StopsAt(iteration))
     assert [result.parameters_sha256 for result in train(own, dirs)] == expected
+
+
+@pytest.mark.parametrize("env", ["cartpole", "pendulum"])
+def test_what_is_played_again_are_the_actions_since_each_episode_began(env: str):
+    """Against a list of actions per copy, that is emptied where an episode ends; any copies end at any time."""
+    generator, runs, envs, steps = Generator().manual_seed(SEED), 2, 3, 7
+    made = build(
+        stack([compose(f"env={env}", "policy=auto", "env.max_episode_steps=30", f"seed={run}") for run in (0, 1)])
+    ).env
+    replay = Replay(made, torch.rand(runs, envs, made.spec.reset_noise_size, generator=generator))
+    expected: dict[tuple[int, int], list[Tensor]] = {(run, copy): [] for run in range(runs) for copy in range(envs)}
+    for rollout in range(4):
+        actions = torch.rand(runs, envs, steps, *replay.actions.shape[3:], generator=generator)
+        actions = (10 * actions).to(replay.actions.dtype)
+        over = torch.rand(runs, envs, steps, generator=generator) < (0.0 if rollout == 1 else 0.3)
+        played = torch.tensor([[len(expected[run, copy]) for copy in range(envs)] for run in range(runs)])
+        begun = torch.zeros(runs, envs, dtype=torch.long)
+        for (run, copy), kept in expected.items():
+            for step in range(steps):
+                kept.append(actions[run, copy, step])
+                if over[run, copy, step]:
+                    kept.clear()
+                    begun[run, copy] = step + 1
+        replay.note(actions, begun, played)
+        for (run, copy), kept in expected.items():
+            assert torch.equal(replay.actions[run, copy, : len(kept)], torch.stack([*kept, actions[0, 0, 0]])[:-1])
 
 
 def test_a_gymnasium_environment_is_brought_back_by_its_actions_and_nothing_else_is_saved_of_it():
