@@ -225,6 +225,12 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "trpo": TRPOConfig,
     },
 }
+OPTION_OF = {  # what a class is called on the command line, the first of several names; a task has its own name
+    schema._target_: name  # type: ignore[attr-defined]
+    for group in reversed(SCHEMAS)
+    for name, schema in reversed(SCHEMAS[group].items())
+    if group != "env"
+}
 
 
 COMMON_KEYS = {

@@ -13,7 +13,7 @@ from pg_experiments.algorithms.interface import Algorithm, rollout_steps_of
 from pg_experiments.baselines.batch_mean import BatchMean
 from pg_experiments.baselines.interface import Baseline, ValueFunction
 from pg_experiments.baselines.shared_value import SharedValue
-from pg_experiments.config import SCHEMAS, Config, evaluation_seed, walk
+from pg_experiments.config import OPTION_OF, Config, evaluation_seed, walk
 from pg_experiments.env_config import EnvConfig
 from pg_experiments.envs.backends import not_native
 from pg_experiments.envs.checks import innermost
@@ -248,7 +248,7 @@ def make_optimizer(key: str, config: Any, numbers: Mapping[str, Tensor], check: 
 
 def check_baseline_fits(config: Config, algorithm: Algorithm, baseline: Baseline | ValueFunction) -> None:
     """Raise a `ConfigError` when a cut rollout cannot be continued, or a shared network would not be trained."""
-    name, own = name_of_option("baseline", config.baseline), name_of_option("algorithm", config.algorithm)
+    name, own = name_of_option(config.baseline), name_of_option(config.algorithm)
     shares = getattr(algorithm, "shares_network", False)
     if isinstance(baseline, SharedValue) and not shares:
         reason = f"learns in one step with the policy, and {own} has no such step; fitting: value_network here, or "
@@ -279,10 +279,10 @@ def check_minibatches_fit(config: Config, algorithm: Algorithm, baseline: Baseli
         raise ConfigError("baseline.updates_per_iteration", updates, reason)
 
 
-def name_of_option(group: str, config: Any) -> str:
+def name_of_option(config: Any) -> str:
     """What a part is called on the command line; of a user's own, its class."""
     target = str(_items(config).get("_target_", ""))
-    return next((option for option, schema in SCHEMAS[group].items() if schema._target_ == target), target)  # type: ignore[attr-defined]
+    return OPTION_OF.get(target, target)
 
 
 def num_envs(config: Config) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pg_experiments.config import GROUPS, Config, walk
+from pg_experiments.config import GROUPS, OPTION_OF, Config, walk
 
 METRIC = "evaluation/return_mean"
 VIDEO = "evaluation/episode"
@@ -27,7 +27,7 @@ CHARTS = {
 
 
 def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
-    """What tells runs apart in the HParams tab: the class and the keys of every part, seed and length of the run.
+    """What tells runs apart in the HParams tab: the name and the keys of every part, seed and length of the run.
 
     What another key points at (`env.default_...`) is left out, as is what has no value.
     """
@@ -35,7 +35,7 @@ def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
     for key, value, metadata in walk(config):
         group, _, name = key.partition(".")
         if name == "_target_":
-            values[group] = str(value).rpartition(".")[2]
+            values[group] = OPTION_OF.get(str(value)) or str(value).rpartition(".")[2]
         elif (group in GROUPS or metadata.get("per_run")) and value is not None and not name.startswith("default_"):
             values[key] = value if isinstance(value, bool | int | float | str) else str(value)
     return values

@@ -67,7 +67,7 @@ def test_every_run_holds_its_numbers_without_the_environments_defaults(sweep):
         assert values["optimizer.lr"] == config.optimizer.lr
         assert values["env.gamma"] == config.env.gamma
         assert values["seed"] == config.seed
-        assert values["policy"] == "Gaussian"
+        assert values["policy"] == "gaussian"
         assert not [name for name in values if name.startswith("env.default_")]
         assert {"policy.initial_std", "total_env_steps"} <= set(values)  # what the defaults act through
 

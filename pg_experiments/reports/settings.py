@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pg_experiments.config import SCHEMAS
+from pg_experiments.config import OPTION_OF
 from pg_experiments.errors import printable
 from pg_experiments.reports.collect import Run
 
@@ -14,12 +14,6 @@ LEARNING_RATE = "optimizer.lr"
 ENV_ID = "env.id"  # decides the other keys of `env` as a class does, where it is Gymnasium's
 TASK = ("env._target_", ENV_ID, "env.max_episode_steps")  # with another one of these, returns mean something else
 ABSENT = "absent"
-OPTIONS = {  # what a class is called on the command line, the first of several names; a task has its own name
-    schema._target_: name  # type: ignore[attr-defined]
-    for group in reversed(SCHEMAS)
-    for name, schema in reversed(SCHEMAS[group].items())
-    if group != "env"
-}
 
 
 @dataclass(frozen=True)
@@ -172,7 +166,7 @@ def _short(key: str) -> str:
 
 def _text(key: str, value: Any) -> str:
     if key.endswith("_target_"):
-        return OPTIONS.get(str(value)) or printable(str(value)).rpartition(".")[2]
+        return OPTION_OF.get(str(value)) or printable(str(value)).rpartition(".")[2]
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float) and float(f"{value:g}") == value:
