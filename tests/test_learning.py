@@ -195,11 +195,13 @@ def test_von_mises_and_beta_need_fewer_samples_than_the_gaussian() -> None:
         shared = ("env=navigation", "total_env_steps=200000", "logging.progress=none")
         batch = Batch([compose(*policy, *shared, f"seed={seed}") for seed in range(3)])
         played: dict[int, list[float]] = {seed: [] for seed in range(3)}
-        while min(batch.env_steps) < 20_000:
-            runs, iteration = batch.iterate()
-            for row, run in enumerate(runs):
-                if batch.env_steps[run] >= 14_000:
-                    played[run].append(iteration.episodes.length[row].double().mean(0).item())
+        batch.iterate()
+        with without_type_checks():
+            while min(batch.env_steps) < 20_000:
+                runs, iteration = batch.iterate()
+                for row, run in enumerate(runs):
+                    if batch.env_steps[run] >= 14_000:
+                        played[run].append(iteration.episodes.length[row].double().mean(0).item())
         lengths.append([sum(each) / len(each) for each in played.values()])
     for own, other in zip(*lengths, strict=True):
         assert own < other
