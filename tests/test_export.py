@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,27 +91,21 @@ def _handlers_of_other_tests_are_silent(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(logging, "raiseExceptions", False)
 
 
-@pytest.fixture(scope="module")
-def originals() -> dict[str, tuple[Any, ...]]:
-    """Per variant: policy, parameters, environment and some observations."""
-    made = {}
-    for name, overrides in VARIANTS.items():
-        config = compose(*overrides, *TINY)
-        (result,) = train([config])
-        policy = result.policy
-        parameters = larger({each: policy.get_buffer(each.replace(".", "_")) for each in policy.names})
-        env = build(stack([config])).env
-        observation = sample_observations(policy.policy, parameters, env, DTYPES[config.dtype])
-        made[name] = policy.policy, parameters, env, observation
-    return made
+@cache
+def original(variant: str) -> tuple[Any, ...]:
+    """Policy, parameters, environment and some observations."""
+    config = compose(*VARIANTS[variant], *TINY)
+    (result,) = train([config])
+    policy = result.policy
+    parameters = larger({each: policy.get_buffer(each.replace(".", "_")) for each in policy.names})
+    env = build(stack([config])).env
+    return policy.policy, parameters, env, sample_observations(policy.policy, parameters, env, DTYPES[config.dtype])
 
 
 @pytest.mark.parametrize("format_name", FORMAT_NAMES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_an_exported_policy_acts_as_the_original(
-    originals: dict[str, Any], tmp_path: Path, variant: str, format_name: str
-) -> None:
-    policy, parameters, env, observation = originals[variant]
+def test_an_exported_policy_acts_as_the_original(tmp_path: Path, variant: str, format_name: str) -> None:
+    policy, parameters, env, observation = original(variant)
     chosen, path = FORMATS[format_name], tmp_path / "policy"
     write(chosen, policy.action_module(parameters), ("action", "how_sure"), observation[:3], path)
     act = read(chosen, path)
@@ -140,9 +135,9 @@ def test_every_policy_and_format_and_activation_is_exported() -> None:
     assert used - {""} | {"relu"} == set(ACTIVATIONS)
 
 
-def test_another_policy_does_not_pass_the_check(originals: dict[str, Any]) -> None:
+def test_another_policy_does_not_pass_the_check() -> None:
     for variant in ("softmax", "gaussian"):
-        policy, parameters, env, observation = originals[variant]
+        policy, parameters, env, observation = original(variant)
         module = policy.action_module(larger(parameters))
         found = compare(policy, parameters, env.spec, module, observation)
         assert not found.passed
@@ -151,8 +146,8 @@ def test_another_policy_does_not_pass_the_check(originals: dict[str, Any]) -> No
     assert Check(1000, float("nan"), 0).passed is False
 
 
-def test_a_small_change_of_one_number_does_not_pass_the_check(originals: dict[str, Any]) -> None:
-    policy, parameters, env, observation = originals["gaussian"]
+def test_a_small_change_of_one_number_does_not_pass_the_check() -> None:
+    policy, parameters, env, observation = original("gaussian")
     changed = parameters | {"layer2.bias": parameters["layer2.bias"] + 1e-4}
     assert not compare(policy, parameters, env.spec, policy.action_module(changed), observation).passed
 

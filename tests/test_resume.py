@@ -28,7 +28,7 @@ TINY = (
     "evaluation.episodes=3",
     "logging.progress=none",
 )
-LENGTH = "total_env_steps=2500"
+LENGTH = "total_env_steps=1500"
 
 
 @pytest.fixture(autouse=True)
