@@ -226,7 +226,7 @@ def test_tensorboard_holds_the_hyper_parameters(finished):
     assert start.hparams["seed"].number_value == 3
     assert start.hparams["optimizer.lr"].number_value == 0.004
     assert start.hparams["env.gamma"].number_value == 0.8
-    assert start.hparams["policy"].string_value == "Gaussian"
+    assert start.hparams["policy"].string_value == "gaussian"
     (experiment,) = [data.experiment for data in plugin.values() if data.HasField("experiment")]
     assert [info.name.tag for info in experiment.metric_infos] == ["evaluation/return_mean"]
 
