@@ -24,11 +24,10 @@ from pg_experiments import backend_config, compose, load_policy, train
 from pg_experiments.backend_config import DIFFERENT, NATIVE, SAME, automatic, described
 from pg_experiments.config import SCHEMAS, Config
 from pg_experiments.env_config import BACKENDS, GYMNASIUM_TASKS, GymnasiumConfig
-from pg_experiments.envs import envpool_env
 from pg_experiments.envs.envpool_env import EnvPoolEnv
 from pg_experiments.envs.gymnasium_adapter import GymnasiumEnv
 from pg_experiments.envs.gymnasium_processes import GymnasiumProcesses
-from pg_experiments.envs.seeds import following_noise, following_seeds, noise_of, seeds_of
+from pg_experiments.envs.seeds import seeds_of
 from pg_experiments.errors import EnvError, UserError
 from pg_experiments.returns import rewards_to_go
 from pg_experiments.rollout import play_episodes
@@ -452,54 +451,3 @@ def test_what_hydra_saved_as_auto_is_replaced_by_what_it_was(tmp_path: Any) -> N
     path.write_text("total_env_steps: ${env.num_envs}\nenv:\n  backend: auto\n  num_envs: 2\n")
     write_config(path, compose(*TASKS["hopper"]))
     assert path.read_text() == "total_env_steps: ${env.num_envs}\nenv:\n  backend: envpool\n  num_envs: 2\n"
-
-
-# --- copies that wait -------------------------------------------------------------------------------------------------
-
-
-def test_every_seed_is_followed_by_another_one_and_the_noise_of_it_says_the_same() -> None:
-    """Full period: the increment is odd, and the factor 1 more than a multiple of 4 (Knuth, theorem A for 2³¹)."""
-    zero, one = following_seeds(torch.tensor([0, 1])).tolist()
-    assert zero % 2 == 1
-    assert (one - zero) % 4 == 1
-    seeds = torch.randint(2**31, (5, 7), generator=Generator().manual_seed(71))
-    for dtype in (torch.float32, torch.float64):
-        noise = noise_of(seeds, dtype)
-        assert torch.equal(seeds_of(noise), seeds)
-        assert ((noise >= 0) & (noise < 1)).all()
-        assert torch.equal(seeds_of(following_noise(noise)), following_seeds(seeds))
-
-
-@pytest.mark.parametrize("ahead", [1, 2, 4])
-def test_copies_that_wait_begin_the_episodes_that_their_noise_says(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any copies are over at any time, some of them with noise that does not follow; each plays as from a reset."""
-    monkeypatch.setattr(envpool_env, "MOST_AHEAD", ahead)
-    env, runs, envs, generator = EnvPoolEnv("CartPole-v1", {}, None), 3, 4, Generator().manual_seed(71)
-    noise = torch.rand(runs, envs, 2, generator=generator)
-    state, _ = env.reset(noise)
-    most = 0
-    for turn in range(40):
-        over = torch.rand(runs, envs, generator=generator) < 0.4
-        fresh = env.following_noise(noise)
-        if turn % 5 == 4:
-            fresh[0, 0] = torch.rand(2, generator=generator)
-        state, observation = env.restart(state, over, fresh)
-        noise = torch.where(over[..., None], fresh, noise)
-        most = max(most, len(state.pools))
-        if turn % 7 == 6:
-            rows = torch.tensor([1, 0, 2])
-            state, noise, over, observation = env.select(state, rows), noise[rows], over[rows], observation[rows]
-            state = env.join([env.select(state, torch.tensor([0])), env.select(state, torch.tensor([1, 2]))])
-        expected_state, expected = env.reset(noise)
-        assert torch.equal(observation[over], expected[over])
-        if turn % 4 == 3:  # all begin again, and their first steps are those from a reset
-            noise = env.following_noise(noise)
-            state, _ = env.restart(state, torch.ones(runs, envs, dtype=torch.bool), noise)
-            expected_state, _ = env.reset(noise)
-            for _ in range(3):
-                action = torch.randint(2, (runs, envs), generator=generator)
-                running = torch.ones(runs, envs, dtype=torch.bool)
-                after, alike = env.step(state, action, running), env.step(expected_state, action, running)
-                assert torch.equal(after.observation, alike.observation)
-                state = after.state
-    assert most < runs * envs, "there are as many pools as copies"

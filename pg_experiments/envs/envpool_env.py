@@ -1,7 +1,7 @@
 """EnvPool's environments behind the same interface as the native ones: C++ on one thread."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +14,31 @@ from pg_experiments.backend_config import DIFFERENT
 from pg_experiments.devices import from_numpy
 from pg_experiments.envs.gymnasium_adapter import gymnasium_copies
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition, Twin
-from pg_experiments.envs.seeds import following_noise, following_seeds, seeds_of
+from pg_experiments.envs.seeds import EPISODES, episodes_of, following_noise, following_seeds, seeds_of
 from pg_experiments.errors import ConfigError, first_line, nearest
 
 KEY = "env.backend"
 MOST_AHEAD = 8  # episodes of a copy for which another copy waits
 MOST_WAITING = 1024  # copies that wait, where that leaves one each: each is an environment in memory
+MUJOCO = (
+    "Ant",
+    "HalfCheetah",
+    "Hopper",
+    "Humanoid",
+    "HumanoidStandup",
+    "InvertedDoublePendulum",
+    "InvertedPendulum",
+    "Pusher",
+    "Reacher",
+    "Swimmer",
+    "Walker2d",
+)
+CLASSIC = ("Acrobot-v1", "CartPole-v0", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
+# which draw nothing in their steps, so that an episode's beginning is that of its seed and the resets before it
+DRAWING_IN_RESETS = frozenset(
+    {*(f"{name}-v{version}" for name in MUJOCO for version in (2, 3, 4, 5)), *CLASSIC}
+    | {"BipedalWalker-v3", "BipedalWalkerHardcore-v3"}
+)
 OURS = (  # no matter of env.kwargs
     "num_envs",
     "batch_size",
@@ -41,6 +60,7 @@ class Copies(NamedTuple):
         pool: of every copy, its place in `pools`.
         number: of every copy, its number in that pool.
         seed: of every copy's episode.
+        episode: how many of its seed lie before it.
         waiting: pool and number of the copies of the next episodes, `[runs, envs, episodes, 2]`; -1: there is none.
         first: their first observations, `[runs, envs, episodes, observation]`.
     """
@@ -49,6 +69,7 @@ class Copies(NamedTuple):
     pool: NDArray[np.int32]
     number: NDArray[np.int32]
     seed: NDArray[np.int64]
+    episode: NDArray[np.int64]
     waiting: NDArray[np.int32]
     first: NDArray[Any]
 
@@ -57,10 +78,13 @@ class EnvPoolEnv:
     """Copies of an environment in pools of EnvPool, each stepped only while its episode runs.
 
     EnvPool takes seeds only when a pool is made, so every `reset` makes one, with a seed per copy from its run's own
-    noise: an episode depends on nothing else, not on its neighbours, nor on what was played before. That takes 0.1 to
-    0.3 ms a copy for classic control and Box2D and 0.7 to 2.6 ms for MuJoCo, whose model is read anew. A step takes the
-    longer, the more pools there are, so where single copies begin anew, `following_noise` says what their next episodes
-    are, and when a copy has none waiting for it, one pool is made for the next ones of all.
+    noise: an episode depends on nothing else, not on its neighbours, nor on what was played before. That takes 0.2 to
+    0.6 ms a copy for classic control and Box2D and 0.5 to 3 ms for MuJoCo, whose model is read anew.
+
+    Where single copies begin anew, `following_noise` says what their next episodes are. Environments that draw nothing
+    in their steps are reset as they are, which takes 0.01 to 0.2 ms: how an episode begins then depends on its seed and
+    on how many resets were before it. Of the others a copy has to be made for every episode. A step takes the longer,
+    the more pools there are, so when a copy has none waiting for it, one pool is made for the next ones of all.
 
     EnvPool itself would call an episode truncated that ends in the very step of its limit, so its limit is one step
     behind ours and is never reached. It would also begin the next episode by itself in the step after the last one:
@@ -81,6 +105,7 @@ class EnvPoolEnv:
         self.name = self._id = id
         self._kwargs = dict(kwargs)
         self._make_pool = envpool.make_gymnasium
+        self._episodes = EPISODES if id in DRAWING_IN_RESETS else 1  # of one seed
         if id not in (known := envpool.list_all_envs()):
             reason = f"EnvPool has no {id}; env.backend=sync steps any Gymnasium id.{nearest(id, known)}"
             raise ConfigError(KEY, "envpool", reason)
@@ -123,44 +148,67 @@ class EnvPoolEnv:
     def reset(self, noise: Float[Tensor, "runs envs 2"]) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
         """Make a pool, each copy with a seed of its two random numbers, see `seeds_of`."""
         runs, envs = noise.shape[:2]
-        seeds = seeds_of(noise).cpu().numpy()
-        pool, observation = self._begun(seeds.flatten().tolist())
+        seeds, episodes = seeds_of(noise).cpu().numpy(), episodes_of(noise).cpu().numpy()
+        pool, observation = self._begun(seeds.reshape(-1), episodes.reshape(-1))
         self._real = noise.cpu().numpy().dtype
         number = np.arange(runs * envs, dtype=np.int32).reshape(runs, envs)
-        ahead = min(MOST_AHEAD, max(1, MOST_WAITING // (runs * envs)))
+        ahead = min(MOST_AHEAD, max(1, MOST_WAITING // (runs * envs))) if self._episodes == 1 else 1
         waiting = np.full((runs, envs, ahead, 2), -1, np.int32)
         first = np.zeros((runs, envs, ahead, self.spec.observation_size), observation.dtype)
-        copies = Copies([pool], np.zeros_like(number), number, seeds, waiting, first)
+        copies = Copies([pool], np.zeros_like(number), number, seeds, episodes, waiting, first)
         return copies, from_numpy(observation).to(noise.dtype).reshape(runs, envs, -1)
 
     def restart(
         self, state: Copies, over: Bool[Tensor, "runs envs"], noise: Float[Tensor, "runs envs 2"]
     ) -> tuple[Copies, Float[Tensor, "runs envs observation"]]:
-        """Replace the copies that are over by those that wait, or for any other seed by those of a new pool.
+        """Reset the copies that are over, replace them by those that wait, or for any other seed by a new pool's.
 
         What is known of the copies is changed in place, as the pools are: only the newest state is one.
         """
         (chosen,) = over.cpu().numpy().reshape(-1).nonzero()
         observation = np.zeros((over.numel(), self.spec.observation_size), self._real)
         if len(chosen):
-            seeds = seeds_of(noise.reshape(1, -1, 2)[:, from_numpy(chosen)]).cpu().numpy()[0]
-            follows = seeds == following_seeds(torch.from_numpy(state.seed.reshape(-1)[chosen])).numpy()
-            expected, other = chosen[follows], chosen[~follows]
-            if np.count_nonzero(state.waiting.reshape(over.numel(), -1)[expected, 0] < 0):
-                state = self._with_waiting(state)
-            place, number, seed, waiting, first = (part.reshape(over.numel(), *part.shape[2:]) for part in state[1:])
-            place[expected], number[expected] = waiting[expected, 0].T
-            observation[expected] = first[expected, 0]
-            waiting[expected, :-1], first[expected, :-1] = waiting[expected, 1:], first[expected, 1:]
-            waiting[expected, -1] = -1
-            if len(other):
-                pool, observation[other] = self._begun(seeds[~follows].tolist())
-                place[other], number[other] = len(state.pools), np.arange(len(other), dtype=np.int32)
-                waiting[other] = -1
-                state = state._replace(pools=[*state.pools, pool])
-            seed[chosen] = seeds
-            state = _with_used_pools(state)
+            own = noise.reshape(1, -1, 2)[:, from_numpy(chosen)]
+            seeds, episodes = (found(own).cpu().numpy()[0] for found in (seeds_of, episodes_of))
+            again = (state.seed.reshape(-1)[chosen] == seeds) & (state.episode.reshape(-1)[chosen] + 1 == episodes)
+            if self._episodes > 1 and np.count_nonzero(again):
+                for given, copies in _answers(state, chosen[again], lambda pool, number, own: pool._reset(number)):
+                    observation[copies] = given["obs"]
+                if np.count_nonzero(again) < len(again):
+                    left = ~again
+                    state = self._exchanged(state, chosen[left], seeds[left], episodes[left], observation)
+            else:
+                state = self._exchanged(state, chosen, seeds, episodes, observation)
+            state.seed.reshape(-1)[chosen], state.episode.reshape(-1)[chosen] = seeds, episodes
         return state, from_numpy(observation).view(*over.shape, -1)
+
+    def _exchanged(
+        self,
+        state: Copies,
+        chosen: NDArray[np.int64],
+        seeds: NDArray[np.int64],
+        episodes: NDArray[np.int64],
+        observation: NDArray[Any],
+    ) -> Copies:
+        """With other copies in these places, for these episodes, whose first observations are put where they belong."""
+        copies = state.seed.size
+        follows = seeds == following_seeds(torch.from_numpy(state.seed.reshape(-1)[chosen])).numpy()
+        follows &= episodes == 0
+        expected, other = chosen[follows], chosen[~follows]
+        if np.count_nonzero(state.waiting.reshape(copies, -1)[expected, 0] < 0):
+            state = self._with_waiting(state)
+        place, number = state.pool.reshape(-1), state.number.reshape(-1)
+        waiting, first = (part.reshape(copies, *part.shape[2:]) for part in (state.waiting, state.first))
+        place[expected], number[expected] = waiting[expected, 0].T
+        observation[expected] = first[expected, 0]
+        waiting[expected, :-1], first[expected, :-1] = waiting[expected, 1:], first[expected, 1:]
+        waiting[expected, -1] = -1
+        if len(other):
+            pool, observation[other] = self._begun(seeds[~follows], episodes[~follows])
+            place[other], number[other] = len(state.pools), np.arange(len(other), dtype=np.int32)
+            waiting[other] = -1
+            state = state._replace(pools=[*state.pools, pool])
+        return _with_used_pools(state)
 
     def _with_waiting(self, state: Copies) -> Copies:
         """With one pool more, so that as many as there may be wait for the next episodes of every copy."""
@@ -169,7 +217,8 @@ class EnvPoolEnv:
             seeds = following_seeds(seeds)
             coming.append(seeds.numpy())
         lacking = state.waiting[..., 0] < 0
-        pool, observation = self._begun(np.stack(coming, -1)[lacking].tolist())
+        wanted = np.stack(coming, -1)[lacking]
+        pool, observation = self._begun(wanted, np.zeros_like(wanted))
         waiting, first = state.waiting.copy(), state.first.copy()
         numbers = np.arange(len(observation), dtype=np.int32)
         waiting[lacking] = np.stack([np.full_like(numbers, len(state.pools)), numbers], 1)
@@ -177,19 +226,29 @@ class EnvPoolEnv:
         return state._replace(pools=[*state.pools, pool], waiting=waiting, first=first)
 
     def following_noise(self, noise: Float[Tensor, "runs envs 2"]) -> Float[Tensor, "runs envs 2"]:
-        """That of each copy's next episode, from that of its episode: a copy for it may be waiting."""
-        return following_noise(noise)
+        """That of each copy's next episode, from that of its episode: only a reset, or a copy for it may be waiting."""
+        return following_noise(noise, self._episodes)
 
-    def _begun(self, seeds: Sequence[int]) -> tuple[Any, Any]:
-        """A pool of copies with these seeds, and their first observations."""
+    def _begun(self, seeds: NDArray[np.int64], episodes: NDArray[np.int64]) -> tuple[Any, Any]:
+        """A pool of copies with these seeds, after so many episodes of each; and their first observations."""
         limit = self.spec.max_episode_steps + 1
         pool = self._make_pool(
             self._id,
-            **{**self._kwargs, "num_threads": 1, "num_envs": len(seeds), "seed": seeds, "max_episode_steps": limit},
+            **{
+                **self._kwargs,
+                "num_threads": 1,
+                "num_envs": len(seeds),
+                "seed": seeds.tolist(),
+                "max_episode_steps": limit,
+            },
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bounds in float64 for observations in float32, once a pool
             observation, _ = pool.reset()
+        for episode in range(1, int(episodes.max(initial=0)) + 1):
+            (later,) = (episodes >= episode).nonzero()
+            pool._reset(later.astype(np.int32))
+            observation[later] = dict(zip(pool._state_keys, pool._recv(), strict=True))["obs"]
         return pool, observation
 
     def step(
@@ -200,14 +259,9 @@ class EnvPoolEnv:
         copies = running.numel()
         actions = action.cpu().numpy().reshape(copies, *action.shape[2:]).astype(self._action_type, copy=False)
         (playing,) = running.cpu().numpy().reshape(-1).nonzero()
-        numbers, asked = state.number.reshape(-1), []
-        for place, pool in enumerate(state.pools):
-            own = playing if len(state.pools) == 1 else playing[state.pool.reshape(-1)[playing] == place]
-            if len(own):
-                number = numbers[own]
-                pool._send([number, number, actions[own]])  # what its `step` does in twice the time
-                asked.append((pool, own))
-        found = [(dict(zip(pool._state_keys, pool._recv(), strict=True)), own) for pool, own in asked]  # all at work
+        found = _answers(
+            state, playing, lambda pool, number, own: pool._send([number, number, actions[own]])
+        )  # what its `step` does in twice the time
         if len(found) == 1 and len(playing) == copies:
             ((given, _),) = found
             observation, reward = (given[key].astype(self._real, copy=False) for key in ("obs", "reward"))
@@ -235,8 +289,22 @@ class EnvPoolEnv:
             places = np.array([*(place[id(pool)] for pool in state.pools), -1], np.int32)  # the last is that of none
             waiting = state.waiting[:, :, :ahead].copy()
             waiting[..., 0] = places[waiting[..., 0]]
-            parts.append((places[state.pool], state.number, state.seed, waiting, state.first[:, :, :ahead]))
+            first = state.first[:, :, :ahead]
+            parts.append((places[state.pool], state.number, state.seed, state.episode, waiting, first))
         return Copies(pools, *(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _answers(
+    state: Copies, chosen: NDArray[np.int64], ask: Callable[[Any, NDArray[np.int32], NDArray[np.int64]], None]
+) -> list[tuple[dict[str, NDArray[Any]], NDArray[np.int64]]]:
+    """What the pools answer about some copies, pool by pool; all are asked before the first has to answer."""
+    numbers, asked = state.number.reshape(-1), []
+    for place, pool in enumerate(state.pools):
+        own = chosen if len(state.pools) == 1 else chosen[state.pool.reshape(-1)[chosen] == place]
+        if len(own):
+            ask(pool, numbers[own], own)
+            asked.append((pool, own))
+    return [(dict(zip(pool._state_keys, pool._recv(), strict=True)), own) for pool, own in asked]
 
 
 def _with_used_pools(copies: Copies) -> Copies:

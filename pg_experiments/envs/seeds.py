@@ -4,16 +4,25 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+EPISODES = 256  # of one seed: so many, beside 16 bits of the seed, are exact in float32
+
 
 def seeds_of(noise: Float[Tensor, "runs envs 2"]) -> Int64[Tensor, "runs envs"]:
     """A seed below 2³¹ per copy, of its two uniform random numbers in [0, 1): 16 bits of the first, 15 of the second.
+
+    What the numbers have before the point does not matter, see `episodes_of`.
 
     Example:
         >>> seeds_of(torch.tensor([[[0.0, 0.5], [0.5, 0.0]]])).tolist()
         [[16384, 1073741824]]
     """
-    high, low = (noise.double() * torch.tensor([2.0**16, 2.0**15])).long().unbind(-1)
+    high, low = ((noise.double() % 1) * torch.tensor([2.0**16, 2.0**15])).long().unbind(-1)
     return high * 2**15 + low
+
+
+def episodes_of(noise: Float[Tensor, "runs envs 2"]) -> Int64[Tensor, "runs envs"]:
+    """How many episodes of its seed lie before each copy's one: what its first number has before the point."""
+    return noise[..., 0].long()
 
 
 def following_seeds(seeds: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
@@ -29,10 +38,18 @@ def following_seeds(seeds: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
 
 
 def noise_of(seeds: Int64[Tensor, "runs envs"], dtype: torch.dtype) -> Float[Tensor, "runs envs 2"]:
-    """Two numbers of which `seeds_of` makes these seeds; exact in every real type."""
+    """Two numbers of which `seeds_of` makes these seeds, for their first episodes; exact in every real type."""
     return torch.stack([(seeds // 2**15).to(dtype) / 2**16, (seeds % 2**15).to(dtype) / 2**15], -1)
 
 
-def following_noise(noise: Float[Tensor, "runs envs 2"]) -> Float[Tensor, "runs envs 2"]:
-    """`following_seeds` as noise."""
-    return noise_of(following_seeds(seeds_of(noise)), noise.dtype)
+def following_noise(noise: Float[Tensor, "runs envs 2"], episodes: int) -> Float[Tensor, "runs envs 2"]:
+    """The noise of the next episode: one more of the same seed, or the first of `following_seeds`.
+
+    Args:
+        episodes: that a seed gives, at most `EPISODES`.
+    """
+    seeds, episode = seeds_of(noise), episodes_of(noise) + 1
+    following = torch.where(episode < episodes, seeds, following_seeds(seeds))
+    found = noise_of(following, noise.dtype)
+    found[..., 0] += torch.where(episode < episodes, episode, 0)
+    return found
