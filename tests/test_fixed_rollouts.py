@@ -55,6 +55,7 @@ KINDS = {  # native, not native, and with every kind of wrapper around
         "env.max_episode_steps=25",
         "env.backend=envpool",
     ),
+    "envpool_lander": ("policy=softmax", "env=lunar_lander", "env.backend=envpool", "env.max_episode_steps=25"),
     "gymnasium_box": ("policy=gaussian", "env=gymnasium", "env.id=Pendulum-v1", "env.max_episode_steps=21"),
     "wrapped": (
         "policy=softmax",
