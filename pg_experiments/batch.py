@@ -178,7 +178,7 @@ class Batch:
             "env_steps": torch.tensor([self.env_steps[run] for run in chosen]),
             "iterations": torch.tensor([self.iterations[run] for run in chosen]),
             "episodes": torch.tensor([self.episodes[run] for run in chosen]),
-            "rollout": self._rollout.state(chosen) if isinstance(self._rollout, FixedRollout) else None,
+            "rollout": self._rollout.state(chosen),
         }
         return moved(state, torch.device(CPU))
 
@@ -194,7 +194,7 @@ class Batch:
         self.env_steps = state["env_steps"].tolist()
         self.iterations = state["iterations"].tolist()
         self.episodes = state["episodes"].tolist()
-        if isinstance(self._rollout, FixedRollout) and state["rollout"]:
+        if state["rollout"]:
             self._rollout.load(state["rollout"])
 
 

@@ -12,7 +12,8 @@ from pg_experiments.envs.interface import Env
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
-from pg_experiments.stepping import checked_reset, checked_step
+from pg_experiments.resting import Resting
+from pg_experiments.stepping import checked_step
 
 WINDOW = 16  # steps between two moments at which runs begin and leave; a divisor of CHUNK
 CHUNK = 64  # steps whose noise a run draws at a time
@@ -85,6 +86,7 @@ class Rollout:
         self._deterministic, self._record = deterministic, record
         self.playing: list[int] = []
         self.finished: list[int] = []
+        self._resting = Resting(env)
         self._generators: dict[int, Generator] = {}
         self._noise: dict[int, Tensor] = {}
         self._steps = [0] * runs
@@ -112,7 +114,7 @@ class Rollout:
         noise = drawn(
             lambda: torch.stack([torch.rand(self._num_envs, size, generator=each, dtype=self._dtype) for each in own])
         )
-        state, observation = checked_reset(self._env, noise, runs)
+        state, observation = self._resting.reset(runs, noise)
         running = torch.ones(len(runs), self._num_envs, dtype=torch.bool)
         if self.playing:
             parameters = {name: torch.cat([own, parameters[name]]) for name, own in self._parameters.items()}
@@ -169,6 +171,7 @@ class Rollout:
     def take(self) -> tuple[list[int], Episodes, Trajectory | None]:
         """The runs that have finished, in ascending order; their outcomes, and their trajectories."""
         runs, self.finished = sorted(self.finished), []
+        self._resting.complete(runs)
         index = torch.tensor(runs)
         all_of_them = torch.ones(len(runs), self._num_envs, dtype=torch.bool)
         episodes = Episodes(self._return[index], self._length[index], all_of_them)
@@ -185,10 +188,19 @@ class Rollout:
 
     def drop(self, run: int) -> None:
         """Forget a run's episodes: it will not be taken."""
+        self._resting.drop(run)
         if run in self.finished:
             self.finished.remove(run)
         elif run in self.playing:
             self._go_on_with([other for other in self.playing if other != run])
+
+    def state(self, runs: Sequence[int]) -> dict[str, Tensor] | None:
+        """What the next episodes of some runs depend on besides their generators, one row per run; None: nothing."""
+        return self._resting.state(runs)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave of all runs, in their order."""
+        self._resting.load(state)
 
     def _noise_of(self, run: int) -> Float[Tensor, "steps envs *noise"]:
         """For the next window of a run."""
@@ -229,7 +241,10 @@ class Rollout:
         """Runs none of whose copies plays any more have finished."""
         playing = [run for run, plays in zip(self.playing, self._running.any(1).tolist(), strict=True) if plays]
         if len(playing) < len(self.playing):
-            self.finished += [run for run in self.playing if run not in playing]
+            for row, run in enumerate(self.playing):
+                if run not in playing:
+                    self.finished.append(run)
+                    self._resting.keep(run, self._state, row)
             self._go_on_with(playing)
 
     def _go_on_with(self, runs: list[int]) -> None:

@@ -1,10 +1,14 @@
 """The episodes that EnvPool's copies begin one after the other, without one copy for all of them or for each."""
 
+from typing import Any
+
 import envpool
 import pytest
 import torch
 from torch import Generator, Tensor
 
+from pg_experiments import compose, train
+from pg_experiments.batch import Batch
 from pg_experiments.env_config import GYMNASIUM_TASKS
 from pg_experiments.envs import envpool_env
 from pg_experiments.envs.envpool_env import DRAWING_IN_RESETS, EnvPoolEnv
@@ -99,3 +103,43 @@ def test_copies_begin_the_episodes_that_their_noise_says(id: str, ahead: int, mo
                 assert torch.equal(after.observation, alike.observation)
                 state = after.state
     assert most < runs * envs, "there are as many pools as copies"
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "actor_critic"])
+def test_in_training_a_pool_is_made_once_where_resets_alone_draw(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three runs, whose episodes end at different times, and for each its final evaluation: another pool."""
+    copies: list[int] = []
+    begun = EnvPoolEnv._begun
+
+    def counted(env: EnvPoolEnv, seeds: Any, episodes: Any) -> Any:
+        copies.append(len(seeds))
+        return begun(env, seeds, episodes)
+
+    monkeypatch.setattr(EnvPoolEnv, "_begun", counted)
+    settings = ("policy=softmax", "env=cartpole", "env.backend=envpool", "env.num_envs=3", "total_env_steps=600")
+    settings += (
+        f"algorithm={algorithm}",
+        "baseline.hidden_sizes=[8]",
+        "evaluation.episodes=5",
+        "logging.progress=none",
+    )
+    results = train([compose(*settings, f"seed={seed}") for seed in range(3)])
+    assert min(result.iterations for result in results) > 4
+    assert copies.count(9) == 1
+    assert sum(copies) <= 9 + 15 + 1  # the one is that whose state shows whether it consists of tensors
+
+
+def test_whole_episodes_are_the_same_whether_the_copies_are_kept_or_made_again() -> None:
+    settings = ("policy=softmax", "env=cartpole", "env.backend=envpool", "env.num_envs=3", "baseline=none")
+    configs = [compose(*settings)]  # each of several runs is in an iteration of its own
+    kept = Batch(configs)
+    for _ in range(6):
+        again = Batch(configs, kept.state())
+        runs, iteration = kept.iterate()
+        others, other = again.iterate()
+        assert runs == others
+        assert iteration.env_steps == other.env_steps
+        for mine, its in zip(iteration.episodes, other.episodes, strict=True):
+            assert torch.equal(mine, its)

@@ -105,7 +105,8 @@ class EnvPoolEnv:
         self.name = self._id = id
         self._kwargs = dict(kwargs)
         self._make_pool = envpool.make_gymnasium
-        self._episodes = EPISODES if id in DRAWING_IN_RESETS else 1  # of one seed
+        self.resets_in_place = id in DRAWING_IN_RESETS
+        self._episodes = EPISODES if self.resets_in_place else 1  # of one seed
         if id not in (known := envpool.list_all_envs()):
             reason = f"EnvPool has no {id}; env.backend=sync steps any Gymnasium id.{nearest(id, known)}"
             raise ConfigError(KEY, "envpool", reason)
@@ -152,7 +153,7 @@ class EnvPoolEnv:
         pool, observation = self._begun(seeds.reshape(-1), episodes.reshape(-1))
         self._real = noise.cpu().numpy().dtype
         number = np.arange(runs * envs, dtype=np.int32).reshape(runs, envs)
-        ahead = min(MOST_AHEAD, max(1, MOST_WAITING // (runs * envs))) if self._episodes == 1 else 1
+        ahead = min(MOST_AHEAD, max(1, MOST_WAITING // (runs * envs))) if not self.resets_in_place else 1
         waiting = np.full((runs, envs, ahead, 2), -1, np.int32)
         first = np.zeros((runs, envs, ahead, self.spec.observation_size), observation.dtype)
         copies = Copies([pool], np.zeros_like(number), number, seeds, episodes, waiting, first)
@@ -171,7 +172,7 @@ class EnvPoolEnv:
             own = noise.reshape(1, -1, 2)[:, from_numpy(chosen)]
             seeds, episodes = (found(own).cpu().numpy()[0] for found in (seeds_of, episodes_of))
             again = (state.seed.reshape(-1)[chosen] == seeds) & (state.episode.reshape(-1)[chosen] + 1 == episodes)
-            if self._episodes > 1 and np.count_nonzero(again):
+            if self.resets_in_place and np.count_nonzero(again):
                 for given, copies in _answers(state, chosen[again], lambda pool, number, own: pool._reset(number)):
                     observation[copies] = given["obs"]
                 if np.count_nonzero(again) < len(again):
@@ -245,7 +246,7 @@ class EnvPoolEnv:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bounds in float64 for observations in float32, once a pool
             observation, _ = pool.reset()
-        for episode in range(1, int(episodes.max(initial=0)) + 1):
+        for episode in range(1, max(episodes.tolist(), default=0) + 1):
             (later,) = (episodes >= episode).nonzero()
             pool._reset(later.astype(np.int32))
             observation[later] = dict(zip(pool._state_keys, pool._recv(), strict=True))["obs"]
