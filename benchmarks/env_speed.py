@@ -46,20 +46,24 @@ def native_steps(name: str, runs: int, envs: int) -> Steps:
     state = tuple(part.clone() for part in state)
     begin = torch.randint(-limit, 0, (COPIES,), generator=generator).numpy()  # step at which each episode began
     running = torch.ones(runs, envs, dtype=torch.bool)
-    now = 0
+    now, oldest = 0, int(begin.min())  # not after the oldest episode's beginning
 
     def steps(count: int) -> None:
-        nonlocal state, now, starts, used
+        nonlocal state, now, oldest, starts, used
         for _ in range(count):
             after = env.step(state, actions[now % ACTIONS], running)
             state, now = after.state, now + 1
-            ended = np.flatnonzero(after.terminated.numpy().reshape(COPIES) | (begin <= now - limit))
+            over = after.terminated.numpy().reshape(COPIES)
+            if oldest <= now - limit:
+                over = over | (begin <= now - limit)
+                oldest = int(begin[~over].min(initial=now))
+            (ended,) = over.nonzero()
             if used + len(ended) > COPIES:
                 starts, used = _starts(env, size, generator), 0
             own = slice(used, used + len(ended))
             used, begin[ended] = own.stop, now
             for part, start in zip((after.observation, *state), starts, strict=True):
-                part.numpy().reshape(start.shape)[ended] = start[own]
+                part.numpy().view(start.dtype).reshape(start.shape)[ended] = start[own]
 
     return steps
 
@@ -67,10 +71,16 @@ def native_steps(name: str, runs: int, envs: int) -> Steps:
 def _starts(env: Env, size: int, generator: Generator) -> list[NDArray[Any]]:
     """Observation and state of as many first moments of episodes as there are copies: those that end take these.
 
-    Drawing them for the few copies that end in one step would be a hundred calls for what one does.
+    Drawing them for the few copies that end in one step would be a hundred calls for what one does. What a copy has is
+    one number where NumPy has a type of its size, since NumPy then puts it into its place five times as fast.
     """
     state, observation = env.reset(torch.rand(1, COPIES, size, generator=generator))
-    return [part[0].contiguous().numpy() for part in (observation, *state)]
+    starts = []
+    for part in (observation, *state):
+        start = part.contiguous().numpy().reshape(COPIES, -1)
+        kind = {8: np.complex64, 16: np.complex128}.get(start.shape[1] * start.itemsize, start.dtype)
+        starts.append(start.view(kind).squeeze(1) if kind != start.dtype or start.shape[1] == 1 else start)
+    return starts
 
 
 def random_action(env: Env, shape: tuple[int, int], generator: Generator) -> Tensor:
