@@ -1,7 +1,7 @@
 """torch's own element-wise optimizers with a learning rate, a schedule and a gradient norm limit per run."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -17,6 +17,43 @@ from pg_experiments.torch_steps import one_step
 WHOLE = 64  # elements: a multiple of what torch computes at once, with any type
 KL_FACTOR = 1.5  # that the learning rate is divided or multiplied by
 KL_LIMITS = (0.01, 100.0)  # that the product of all factors stays in
+
+
+class _Whole(NamedTuple):
+    """All parameters that learn as one tensor, `[runs, elements]`, and their gradients as another: fewer operations.
+
+    They are scratch, kept because making them and the optimizer takes long. They are filled up, so that torch computes
+    all elements by the same code.
+
+    Attributes:
+        size: elements without the filling.
+        value_of, gradient_of: where each parameter is in them, in its shape.
+        optimizer: of `value`.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    size: int
+    value_of: Parameters
+    gradient_of: Parameters
+    optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def of(cls, settings: OptimizerSettings, parameters: Parameters) -> "_Whole":
+        learning = {name: part for name, part in parameters.items() if FIXED not in name}  # others would feel a decay
+        sizes = [part[0].numel() for part in learning.values()]
+        size = sum(sizes)
+        first = next(iter(learning.values()))
+        value, gradient = (first.new_zeros(len(first), size + -size % WHOLE) for _ in range(2))
+        value_of, gradient_of = (
+            {
+                name: part.unflatten(1, learning[name].shape[1:])
+                for name, part in zip(learning, whole[:, :size].split(sizes, 1), strict=True)
+            }
+            for whole in (value, gradient)
+        )
+        value.grad = gradient
+        return cls(value, gradient, size, value_of, gradient_of, settings.make([value], 1.0))
 
 
 class Learner:
@@ -41,7 +78,8 @@ class Learner:
         # the latter, such as a count of steps, torch keeps on the CPU, because it reads them
         self._elements: dict[str, Tensor] = {}
         self._numbers: dict[str, Tensor] = {}
-        self._stepper: tuple[Tensor, torch.optim.Optimizer] | None = None  # scratch: making one takes long
+        self._whole: _Whole | None = None
+        self._limit_and_lr: tuple[Tensor, Tensor] | None = None  # of the settings, in the parameters' type
 
     def step(
         self, gradients: Parameters, progress: Float[Tensor, " runs"], going: Bool[Tensor, " runs"] | None = None
@@ -89,20 +127,23 @@ class Learner:
         self, gradients: Parameters, progress: Float[Tensor, " runs"]
     ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
         """One step of all runs."""
-        names = [name for name in self.parameters if FIXED not in name]  # the others would feel a weight decay
-        sizes = [self.parameters[name][0].numel() for name in names]
-        # as one tensor: fewer operations; filled up, so that torch computes all elements by the same code
-        filling = self.parameters[names[0]].new_zeros(len(self.steps), -sum(sizes) % WHOLE)
-        gradient = torch.cat([*(gradients[name].flatten(1) for name in names), filling], 1)
-        old = torch.cat([*(self.parameters[name].flatten(1) for name in names), filling], 1)
-        norm = gradient[:, : sum(sizes)].square().sum(1).sqrt()
-        limit, schedule = self.settings.max_gradient_norm.to(norm.dtype), self.settings.schedule
+        whole = self._whole = self._whole or _Whole.of(self.settings, self.parameters)
+        for name, place in whole.gradient_of.items():
+            place.copy_(gradients[name])
+        for name, place in whole.value_of.items():
+            place.copy_(self.parameters[name])
+        old, gradient, schedule = whole.value.clone(), whole.gradient, self.settings.schedule
+        norm = gradient[:, : whole.size].square().sum(1).sqrt()
+        if self._limit_and_lr is None:
+            self._limit_and_lr = self.settings.max_gradient_norm.to(norm.dtype), self.settings.lr.to(norm.dtype)
+        limit, lr = self._limit_and_lr
         gradient *= torch.where(norm > limit, limit / norm, 1.0)[:, None]
         factors = self.factor if schedule == KL_ADAPTIVE else schedule_factors(schedule, progress)
-        lr = self.settings.lr.to(norm.dtype) * factors.to(norm.dtype)
-        new = self._stepped(old, gradient).sub_(old).mul_(lr[:, None]).add_(old)  # in place: it takes as long as Adam
-        for name, part in zip(names, new.split([*sizes, filling.shape[1]], 1), strict=False):
-            self.parameters[name].copy_(part.view_as(self.parameters[name]))
+        lr = lr * factors.to(norm.dtype)
+        self._let_step(whole)
+        whole.value.sub_(old).mul_(lr[:, None]).add_(old)  # in place: it takes as long as Adam
+        for name, place in whole.value_of.items():
+            self.parameters[name].copy_(place)
         self.steps = [steps + 1 for steps in self.steps]
         return norm, lr
 
@@ -126,44 +167,49 @@ class Learner:
         self.factor = torch.where(stepped, factor, self.factor)
 
     @on(CPU)  # for what torch makes besides tensors that are like a parameter
-    def _stepped(
-        self, old: Float[Tensor, "runs elements"], gradient: Float[Tensor, "runs elements"]
-    ) -> Float[Tensor, "runs elements"]:
-        """What torch's optimizer makes of the elements.
+    def _let_step(self, whole: _Whole) -> None:
+        """Let torch's optimizer change the value along the gradient, with what it has kept of each element.
 
         Runs that have done equally many steps are one parameter to it; otherwise each run is one, with its own count.
         """
-        if len(set(self.steps)) == 1:
-            rows: list[Any] = [slice(None)]
-            if self._stepper is None:
-                scratch = old.clone()
-                self._stepper = scratch, self.settings.make([scratch], 1.0)
-            stepped, optimizer = self._stepper
-            stepped.copy_(old)
-            optimizer.state.clear()
-            parameters = [stepped]
-        else:
-            rows, stepped = list(range(len(old))), old.clone()
-            parameters = list(stepped)
-            optimizer = self.settings.make(parameters, 1.0)
-        for row, parameter in zip(rows, parameters, strict=True):
-            parameter.grad = gradient[row]
-        for place, (row, parameter) in enumerate(zip(rows, parameters, strict=True)):
-            if self.steps[place]:  # views: changed in place
-                elements = {key: part[row] for key, part in self._elements.items()}
-                optimizer.state[parameter] = elements | {key: part[place] for key, part in self._numbers.items()}
+        if len(set(self.steps)) > 1:
+            self._let_each_step(whole)
+            return
+        state: dict[str, Any] = {}
+        if self.steps[0]:
+            state = self._elements | {key: part[0] for key, part in self._numbers.items()}
+        whole.optimizer.state[whole.value] = state
+        one_step(whole.optimizer)
+        for key, value in state.items():
+            if not isinstance(value, Tensor):
+                continue  # None: such as the momentum of an SGD without one
+            if value.shape != whole.value.shape:
+                if key not in self._numbers:
+                    self._numbers[key] = value.new_zeros(len(self.steps), *value.shape)
+                self._numbers[key][:] = value
+            elif value is not self._elements.get(key):
+                self._elements[key] = value.clone()  # it may be the gradient itself
+
+    def _let_each_step(self, whole: _Whole) -> None:
+        """The same for runs that have done different numbers of steps."""
+        parameters = list(whole.value)  # views: changed in place, as what is kept
+        optimizer = self.settings.make(parameters, 1.0)
+        for run, parameter in enumerate(parameters):
+            parameter.grad = whole.gradient[run]
+            if self.steps[run]:
+                elements = {key: part[run] for key, part in self._elements.items()}
+                optimizer.state[parameter] = elements | {key: part[run] for key, part in self._numbers.items()}
         one_step(optimizer)
-        for row, parameter in zip(rows, parameters, strict=True):
+        for run, parameter in enumerate(parameters):
             for key, value in optimizer.state[parameter].items():
                 if not isinstance(value, Tensor):
-                    continue  # None: such as the momentum of an SGD without one
+                    continue
                 of_elements = value.shape == parameter.shape
-                whole = self._elements if of_elements else self._numbers
-                if key not in whole:
-                    whole[key] = value.new_zeros(old.shape if of_elements else (len(old), *value.shape))
-                if value.data_ptr() != whole[key][row].data_ptr() or not of_elements:
-                    whole[key][row] = value
-        return stepped
+                kept = self._elements if of_elements else self._numbers
+                if key not in kept:
+                    kept[key] = value.new_zeros(whole.value.shape if of_elements else (len(parameters), *value.shape))
+                if value.data_ptr() != kept[key][run].data_ptr() or not of_elements:
+                    kept[key][run] = value
 
     def select(self, rows: Int64[Tensor, " rows"]) -> "Learner":
         """A copy with the given runs only."""
@@ -175,7 +221,7 @@ class Learner:
         chosen._elements = {key: part[rows] for key, part in self._elements.items()}
         chosen._numbers = {key: part[rows.to(part.device)] for key, part in self._numbers.items()}
         if len(chosen.steps) == len(self.steps):
-            chosen._stepper = self._stepper
+            chosen._whole = self._whole
         return chosen
 
     def state(self, rows: Int64[Tensor, " rows"] | None = None) -> dict[str, Any]:

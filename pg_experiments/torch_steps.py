@@ -1,6 +1,9 @@
 """Steps of torch's optimizers that do not import torch's compiler."""
 
 import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import torch
 
@@ -21,4 +24,8 @@ _spare_the_compiler()
 @torch.no_grad()
 def one_step(optimizer: torch.optim.Optimizer) -> None:
     """One step, without the wrappers around `step`, which import torch's compiler too."""
-    inspect.unwrap(type(optimizer).step)(optimizer)
+    kind: Any = type(optimizer)
+    _unwrapped(kind.step)(optimizer)
+
+
+_unwrapped: Callable[[Any], Any] = cache(inspect.unwrap)

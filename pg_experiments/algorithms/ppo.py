@@ -109,6 +109,7 @@ class PPO:
         orders = drawn(lambda: torch.stack([self._deal(generator, samples.size) for generator in generators], 1))
         coefficient = self.entropy_coefficient * schedule_factors(self.entropy_schedule, progress)
         going, means = torch.ones(runs, dtype=torch.bool), Means()
+        stops = bool((self.target_kl < torch.inf).any(0))
         for place, (epoch, own, chosen) in enumerate(self._minibatches(orders)):
             if place % self.minibatches == 0:
                 if self.recompute_advantage and place:
@@ -133,12 +134,12 @@ class PPO:
             of_loss, value_loss = self._value_gradients(network, of_values, own, seen, target)
             of_head, shared = own_and_shared(baseline, of_loss)
             means.add(going, {**found, "loss/baseline": value_loss})
-            if place:  # in the first minibatch the policy is the one that played
+            if place and stops:  # in the first minibatch the policy is the one that played
                 going = going & ~(found["policy/approximate_kl"] > self.target_kl)
                 if not bool(going.any(0)):
                     break
-            norm, lr = policy_learner.step(added(of_policy, shared), progress, going)
-            baseline_norm, _ = baseline_learner.step(of_head, progress, going)
+            norm, lr = policy_learner.step(added(of_policy, shared), progress, going if stops else None)
+            baseline_norm, _ = baseline_learner.step(of_head, progress, going if stops else None)
             means.add(going, {"gradient/norm": norm, "gradient/baseline_norm": baseline_norm})
         metrics = {
             **means.values(),
