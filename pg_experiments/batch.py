@@ -84,7 +84,8 @@ class Batch:
         rollout = self._rollout
         waiting = [run for run in self.active if run not in rollout.playing]
         acting = self.policy.parameters | of_the_policy(self.statistics)
-        parameters = {name: parameter[waiting] for name, parameter in acting.items()}
+        rows = torch.tensor(waiting, dtype=torch.long)
+        parameters = {name: parameter.index_select(0, rows) for name, parameter in acting.items()}
         rollout.begin(waiting, parameters, self.generators)
         while not rollout.enough:
             rollout.play()
@@ -156,7 +157,10 @@ class Batch:
         learners = [self.policy, self.baseline] if self.baseline else [self.policy]
         tensors = [parameter for learner in learners for parameter in learner.parameters.values()]
         tensors += self.statistics.values()
-        finite = torch.cat([tensor.flatten(1) for tensor in tensors], 1).isfinite().all(1).tolist()
+        total = torch.stack([tensor.flatten(1).sum(1) for tensor in tensors]).sum(0)
+        finite = total.isfinite().tolist()
+        if not all(finite):  # or large numbers have a sum that is not
+            finite = torch.cat([tensor.flatten(1) for tensor in tensors], 1).isfinite().all(1).tolist()
         return [finite[run] for run in runs]
 
     def state(self, runs: Sequence[int] | None = None) -> State:

@@ -213,12 +213,14 @@ class Learner:
 
     def select(self, rows: Int64[Tensor, " rows"]) -> "Learner":
         """A copy with the given runs only."""
-        chosen = Learner(self.settings.select(rows), {name: part[rows] for name, part in self.parameters.items()})
+        chosen = Learner(
+            self.settings.select(rows), {name: part.index_select(0, rows) for name, part in self.parameters.items()}
+        )
         chosen.steps = [self.steps[row] for row in rows.tolist()]
         chosen.factor = self.factor[rows]
         chosen._gathered = self._gathered[rows]
-        chosen._sum = {name: part[rows] for name, part in self._sum.items()}
-        chosen._elements = {key: part[rows] for key, part in self._elements.items()}
+        chosen._sum = {name: part.index_select(0, rows) for name, part in self._sum.items()}
+        chosen._elements = {key: part.index_select(0, rows) for key, part in self._elements.items()}
         chosen._numbers = {key: part[rows.to(part.device)] for key, part in self._numbers.items()}
         if len(chosen.steps) == len(self.steps):
             chosen._whole = self._whole
@@ -232,12 +234,12 @@ class Learner:
         """
         chosen = torch.arange(len(self.steps)) if rows is None else rows
         return {
-            "parameters": {name: part[chosen] for name, part in self.parameters.items()},
+            "parameters": {name: part.index_select(0, chosen) for name, part in self.parameters.items()},
             "steps": torch.tensor(self.steps)[chosen],
             "factor": self.factor[chosen],
             "gathered": self._gathered[chosen],
-            "sum": {name: part[chosen] for name, part in self._sum.items()},
-            "elements": {key: part[chosen] for key, part in self._elements.items()},
+            "sum": {name: part.index_select(0, chosen) for name, part in self._sum.items()},
+            "elements": {key: part.index_select(0, chosen) for key, part in self._elements.items()},
             "numbers": {key: part[chosen.to(part.device)] for key, part in self._numbers.items()},
         }
 
@@ -248,10 +250,10 @@ class Learner:
         device = self.factor.device
         self.factor[rows], self._gathered[rows] = state["factor"].to(device), state["gathered"].to(device)
         for name, part in self._sum.items():
-            part[rows] = state["sum"][name].to(device)
+            part.index_copy_(0, rows, state["sum"][name].to(device))
         for name, parameter in self.parameters.items():
-            parameter[rows] = state["parameters"][name].to(device)
+            parameter.index_copy_(0, rows, state["parameters"][name].to(device))
         for kept, parts in ((self._elements, moved(state["elements"], device)), (self._numbers, state["numbers"])):
             for key, part in parts.items():
                 own = kept.setdefault(key, part.new_zeros(len(self.steps), *part.shape[1:]))
-                own[rows.to(own.device)] = part.to(own.device)
+                own.index_copy_(0, rows.to(own.device), part.to(own.device))
