@@ -1,5 +1,6 @@
 """The episodes that EnvPool's copies begin one after the other, without one copy for all of them or for each."""
 
+from pathlib import Path
 from typing import Any
 
 import envpool
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from pg_experiments import compose, train
+from pg_experiments import compose, load_policy, train
 from pg_experiments.batch import Batch
 from pg_experiments.env_config import GYMNASIUM_TASKS
 from pg_experiments.envs import envpool_env
@@ -143,3 +144,14 @@ def test_whole_episodes_are_the_same_whether_the_copies_are_kept_or_made_again()
         assert iteration.env_steps == other.env_steps
         for mine, its in zip(iteration.episodes, other.episodes, strict=True):
             assert torch.equal(mine, its)
+
+
+@pytest.mark.parametrize("env", [("env=cartpole", "env.backend=envpool"), ("env=frozen_lake",)])
+def test_the_policy_of_a_run_with_many_copies_is_read_though_its_checkpoint_holds_their_episodes(
+    env: tuple[str, ...], tmp_path: Path
+) -> None:
+    settings = ("policy=softmax", "algorithm=actor_critic", "algorithm.rollout_steps=2", "total_env_steps=4")
+    settings += ("policy.hidden_sizes=[8]", "baseline.hidden_sizes=[8]", "evaluation.episodes=1")
+    (result,) = train([compose(*env, *settings, "env.num_envs=1024", "logging.progress=none")], [tmp_path])
+    assert result.status == "completed"
+    load_policy(tmp_path)

@@ -8,17 +8,21 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from pg_experiments.algorithms.interface import rollout_steps_of
 from pg_experiments.checkpoint import load, missing, named
 from pg_experiments.config import Config, walk
 from pg_experiments.devices import CPU, on
+from pg_experiments.envs.interface import action_width
 from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
-from pg_experiments.runs import DTYPES, Parts, build, stack
+from pg_experiments.runs import DTYPES, Parts, build, num_envs, stack
 from pg_experiments.saved_config import load_config
 from pg_experiments.sizing import available_bytes
 from pg_experiments.trust import as_names
 from pg_experiments.untrusted_files import size_inside, size_text
+
+STATE_NUMBERS = 256  # of a copy, besides what is as wide as its observation
 
 
 class PolicyModule(torch.nn.Module):
@@ -82,7 +86,8 @@ def restore(run_dir: Path, checkpoint: str = "last", trust: Sequence[str] = ()) 
     _check_claims(run_dir, config, checkpoint)
     parts = build(stack([config]))
     expected = parts.policy.init([torch.Generator()], DTYPES[config.dtype])
-    saved = load(run_dir, checkpoint, _bytes(expected) + _baseline_bytes(parts, config))["policy"]["parameters"]
+    needed = _bytes(expected) + _baseline_bytes(parts, config) + _rollout_bytes(parts, config)
+    saved = load(run_dir, checkpoint, needed)["policy"]["parameters"]
     for name, tensor in expected.items():
         if not _alike(saved.get(name), tensor):
             raise UserError(
@@ -126,3 +131,12 @@ def _baseline_bytes(parts: Parts, config: Config) -> int:
 
 def _alike(saved: object, expected: Tensor) -> bool:
     return isinstance(saved, Tensor) and saved.shape == expected.shape and saved.dtype == expected.dtype
+
+
+def _rollout_bytes(parts: Parts, config: Config) -> int:
+    """At most, of episodes in progress: each copy's state, some observations wide, or the actions that led there."""
+    if rollout_steps_of(parts.algorithm) is None:
+        return 0
+    spec = parts.env.spec
+    numbers = spec.max_episode_steps * action_width(spec.actions) + 4 * spec.observation_size + STATE_NUMBERS
+    return num_envs(config) * numbers * 8
