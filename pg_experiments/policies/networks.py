@@ -9,7 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from pg_experiments.exact import LANE, crop, pad_to_lane, prepared_product, product, product_gradients, sigmoid, tanh_
+from pg_experiments.exact import (
+    LANE,
+    crop,
+    has_fast_tanh,
+    pad_to_lane,
+    prepared_product,
+    product,
+    product_gradients,
+    sigmoid,
+    tanh_,
+    tanh_of_half_,
+)
 from pg_experiments.policies.first_weights import orthogonal
 from pg_experiments.policies.standalone import perceptron
 
@@ -163,6 +174,8 @@ class MLP:
         hidden = [(weight, bias[:, None]) for weight, bias in layers[:-1]]
         output = prepared_product(*layers[-1])
         activation = ACTIVATIONS[self.activation].function
+        if activation is tanh_ and all(has_fast_tanh(weight) for weight, _ in hidden):
+            hidden, activation = [(weight + weight, bias + bias) for weight, bias in hidden], tanh_of_half_
 
         def act(x: Float[Tensor, "runs samples in"]) -> Float[Tensor, "runs samples out"]:
             samples = x.shape[1]
@@ -188,9 +201,16 @@ class MLP:
         """Input, every hidden layer after its activation, and output; every size a multiple of 4."""
         values = [pad_to_lane(pad_to_lane(x, -1), -2)]
         for weight, bias in layers[:-1]:
-            values.append(ACTIVATIONS[self.activation].function(product(values[-1], weight, bias)))
+            values.append(self._hidden(values[-1], weight, bias))
         values.append(product(values[-1], *layers[-1]))
         return values
+
+    def _hidden(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """A hidden layer's value."""
+        function = ACTIVATIONS[self.activation].function
+        if function is tanh_ and has_fast_tanh(weight):  # of twice as large parameters the product is exactly twice it
+            return tanh_of_half_(product(x, weight + weight, bias + bias))
+        return function(product(x, weight, bias))
 
     def tangent(
         self, layers: Layers, values: Sequence[Tensor], change: Layers, samples: int, of_x: Tensor | None = None
