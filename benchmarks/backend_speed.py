@@ -15,7 +15,8 @@ program would that steps all of its copies until the last episode is over. The s
 everything in it: pools, resets, policy, learning.
 
 `with the same pauses` is EnvPool alone again, asked in each step for as many copies as the run asked for in its first
-iteration: the part of the difference that is due to the waiting, and to nothing in this package.
+iteration: the part of the difference that is due to the waiting, and to nothing here. So is `with 160 copies`,
+as many as the 20 runs have together: the more copies, the less of them is in the processor's caches.
 """
 
 import argparse
@@ -41,6 +42,7 @@ from pg_experiments.stepping import checked_step
 TASKS = {"lunar_lander_continuous": 60_000, "half_cheetah": 64_000}  # env steps of a run
 ENVS = 32
 INCLUDED = "  steps of finished episodes included"
+MANY = "  with 160 copies"
 SIDES = {  # algorithm, backend, runs in one program, copies of each
     "one run on EnvPool": ("reinforce", "envpool", 1, ENVS),
     "4 runs in one program on EnvPool": ("reinforce", "envpool", 4, ENVS),
@@ -51,19 +53,20 @@ SIDES = {  # algorithm, backend, runs in one program, copies of each
 }
 
 
-def envpool_speed(name: str, seconds: float, playing: Sequence[int] = (ENVS,)) -> float:
+def envpool_speed(name: str, seconds: float, playing: Sequence[int]) -> float:
     """Steps per second of EnvPool alone, new random actions in every step.
 
     Args:
-        playing: how many copies are asked for in each step, over and over.
+        playing: how many copies are asked for in each step, over and over; there are as many as are ever asked for.
     """
+    copies = max(playing)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of bounds in float64 for observations in float32
-        pool = envpool.make_gymnasium(name, num_envs=ENVS, num_threads=1, seed=list(range(ENVS)))
+        pool = envpool.make_gymnasium(name, num_envs=copies, num_threads=1, seed=list(range(copies)))
         pool.reset()
         space = pool.action_space
-    actions = np.random.default_rng(0).uniform(space.low, space.high, (256, ENVS, *space.shape)).astype(space.dtype)
-    numbers = np.arange(ENVS, dtype=np.int32)
+    actions = np.random.default_rng(0).uniform(space.low, space.high, (256, copies, *space.shape)).astype(space.dtype)
+    numbers = np.arange(copies, dtype=np.int32)
     begin, steps = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
         for place, count in enumerate(playing):
@@ -126,6 +129,7 @@ def main() -> None:
         for _ in range(options.turns):
             speeds.setdefault("EnvPool alone, random actions", []).append(envpool_speed(env_id, 2.0, [ENVS] * 64))
             speeds.setdefault("  with the same pauses", []).append(envpool_speed(env_id, 2.0, playing))
+            speeds.setdefault(MANY, []).append(envpool_speed(env_id, 2.0, [20 * 8] * 64))
             for side, (algorithm, backend, runs, envs) in SIDES.items():
                 env_steps = TASKS[task] // (4 if runs > 4 else 1)
                 played, asked = run_speed(task, algorithm, backend, runs, envs, env_steps)
@@ -140,6 +144,10 @@ def main() -> None:
             spread = f"({min(ratios):.0%} to {max(ratios):.0%})"
             name = INCLUDED if side.endswith(INCLUDED) else side
             print(f"  {name:38}{statistics.median(values):10,.0f} steps/s {statistics.median(ratios):5.0%} {spread}")
+        last = zip(speeds[next(reversed(SIDES))], speeds[MANY], strict=True)
+        ratios = [value / raw for value, raw in last]
+        print(f"  {'  of EnvPool with as many copies':38}{statistics.median(ratios):24.0%} ", end="")
+        print(f"({min(ratios):.0%} to {max(ratios):.0%})")
 
 
 if __name__ == "__main__":
