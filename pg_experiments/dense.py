@@ -56,7 +56,7 @@ class Dense:
 
     def spread(self, x: Shaped[Tensor, " runs"]) -> Shaped[Tensor, " samples"]:
         """Each run's number at every sample of it."""
-        return x.repeat_interleave(self.size)
+        return x[:, None].expand(-1, self.size).flatten()
 
     def sum(self, x: Float[Tensor, " samples"]) -> Float[Tensor, " runs"]:
         """Σ over a run's samples."""
@@ -72,8 +72,9 @@ class Dense:
 
     def normalized(self, x: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
         """(x - mean) / (standard deviation + 1e-8), each run's by its own samples."""
-        centred = x - self.spread(self.mean(x))
-        return centred / (self.spread(self.mean(centred.square()).sqrt()) + 1e-8)
+        centred = x.view(self.runs, self.size) - self.mean(x)[:, None]
+        deviation = (centred.square().sum(1) / self.size).sqrt()
+        return (centred / (deviation[:, None] + 1e-8)).flatten()
 
 
 @lru_cache(maxsize=100)

@@ -25,6 +25,9 @@ from pg_experiments.policies.networks import Network, Parameters
 from pg_experiments.rollout import Episodes, Trajectory
 from pg_experiments.schedules import schedule_factors
 
+# of a minibatch
+MEANS = ("loss/policy", "policy/entropy", "policy/approximate_kl", "policy/clip_fraction")
+
 
 @dataclass(frozen=True)
 class PPO:
@@ -204,15 +207,12 @@ class PPO:
 
         own_coefficient = coefficient * share if rewards_entropy else None
         found = score_gradients(policy, parameters, samples, observation, action, weigh, own_coefficient)
-        objective = surrogate + entropy * samples.spread(coefficient)
         ratio = torch.exp(log_ratio)
         is_clipped = (ratio - 1).abs() > samples.spread(clip[:, 0])
-        return found, {
-            "loss/policy": -samples.mean(objective),
-            "policy/entropy": samples.mean(entropy),
-            "policy/approximate_kl": samples.mean(ratio - 1 - log_ratio),
-            "policy/clip_fraction": samples.mean(is_clipped.to(dtype)),
-        }
+        objective = surrogate + entropy * samples.spread(coefficient)
+        numbers = torch.stack([-objective, entropy, ratio - 1 - log_ratio, is_clipped.to(dtype)])
+        means = numbers.view(4, samples.runs, samples.size).sum(2) / samples.size
+        return found, dict(zip(MEANS, means.unbind(0), strict=True))
 
     def _value_gradients(
         self,
