@@ -8,14 +8,16 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pg_experiments.devices import here
-from pg_experiments.packing import NUMBERS_AT_ONCE, SAMPLES_AT_ONCE, Pass
+from pg_experiments.packing import NUMBERS_AT_ONCE, Pass
+
+SAMPLES_AT_ONCE = 12_800  # that one pass computes, about: fewer stay in a nearer cache, but it takes more passes
 
 
 @dataclass(frozen=True)
 class Dense:
     """The samples of all runs, run by run; the same methods as `Packing`, whose blocks depend on a run's own count.
 
-    A pass holds whole runs, as many as keep its activations in the processor's cache, and at least one; or a part of
+    A pass holds whole runs, as many as keep its activations in a processor's cache, and at least one; or a part of
     one run, where all of its samples need too many numbers.
 
     Attributes:
@@ -79,12 +81,12 @@ class Dense:
 
 @lru_cache(maxsize=100)
 def _passes(runs: int, size: int, at_once: int, most: int, device: torch.device) -> list[Pass]:
-    """On a device, of as many runs as have `at_once` samples together; of parts of a run that has more than `most`."""
+    """On a device, of equally many runs that have at most `at_once` samples; of parts of a run of more than `most`."""
     if size > most:
         return [
             Pass(torch.tensor([run], device=device), slice(first, min(first + most, (run + 1) * size)))
             for run in range(runs)
             for first in range(run * size, (run + 1) * size, most)
         ]
-    groups = torch.arange(runs, device=device).split(max(1, at_once // size))
+    groups = torch.arange(runs, device=device).tensor_split(-(-runs // max(1, at_once // size)))
     return [Pass(rows, slice(int(rows[0]) * size, (int(rows[-1]) + 1) * size)) for rows in groups]

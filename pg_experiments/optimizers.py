@@ -1,6 +1,6 @@
 """torch's own element-wise optimizers with a learning rate, a schedule and a gradient norm limit per run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,40 +20,106 @@ KL_LIMITS = (0.01, 100.0)  # that the product of all factors stays in
 
 
 class _Whole(NamedTuple):
-    """All parameters that learn as one tensor, `[runs, elements]`, and their gradients as another: fewer operations.
+    """All that some learners learn as one tensor, `[rows, elements]`, and its gradients: fewer operations.
 
-    They are scratch, kept because making them and the optimizer takes long. They are filled up, so that torch computes
-    all elements by the same code.
+    The rows are the runs of the first learner, then those of the next. Both tensors are scratch, kept because making
+    them and the optimizer takes long. They are filled up, so that torch computes all elements by the same code.
 
     Attributes:
-        size: elements without the filling.
-        value_of, gradient_of: where each parameter is in them, in its shape.
+        sizes: elements of each learner, without the filling.
+        value_of, gradient_of: of each learner, where its parameters are in them, in their shapes.
         optimizer: of `value`.
     """
 
     value: Tensor
     gradient: Tensor
-    size: int
-    value_of: Parameters
-    gradient_of: Parameters
+    sizes: list[int]
+    value_of: list[Parameters]
+    gradient_of: list[Parameters]
     optimizer: torch.optim.Optimizer
 
     @classmethod
-    def of(cls, settings: OptimizerSettings, parameters: Parameters) -> "_Whole":
-        learning = {name: part for name, part in parameters.items() if FIXED not in name}  # others would feel a decay
-        sizes = [part[0].numel() for part in learning.values()]
-        size = sum(sizes)
-        first = next(iter(learning.values()))
-        value, gradient = (first.new_zeros(len(first), size + -size % WHOLE) for _ in range(2))
+    def of(cls, learners: Sequence["Learner"]) -> "_Whole":
+        # the others would feel a decay
+        learning = [
+            {name: part for name, part in learner.parameters.items() if FIXED not in name} for learner in learners
+        ]
+        sizes = [sum(part[0].numel() for part in parts.values()) for parts in learning]
+        first, runs = next(iter(learning[0].values())), len(learners[0].steps)
+        value, gradient = (first.new_zeros(len(learners) * runs, max(map(_filled, sizes))) for _ in range(2))
+        value.grad = gradient
         value_of, gradient_of = (
-            {
-                name: part.unflatten(1, learning[name].shape[1:])
-                for name, part in zip(learning, whole[:, :size].split(sizes, 1), strict=True)
-            }
+            [_places(rows, parts) for rows, parts in zip(whole.split(runs), learning, strict=True)]
             for whole in (value, gradient)
         )
-        value.grad = gradient
-        return cls(value, gradient, size, value_of, gradient_of, settings.make([value], 1.0))
+        return cls(value, gradient, sizes, value_of, gradient_of, learners[0].settings.make([value], 1.0))
+
+
+def _filled(size: int) -> int:
+    return size + -size % WHOLE
+
+
+def _places(whole: Float[Tensor, "runs elements"], parts: Parameters) -> Parameters:
+    """Views into the whole, one after the other, in the shapes of some tensors."""
+    sizes = [part[0].numel() for part in parts.values()]
+    views = whole[:, : sum(sizes)].split(sizes, 1)
+    return {name: view.unflatten(1, part.shape[1:]) for (name, part), view in zip(parts.items(), views, strict=True)}
+
+
+class _Kept:
+    """What torch's optimizer keeps of each element, `[rows, elements]`, and of a tensor as a whole, here of a row.
+
+    The latter, `[rows]`, such as a count of steps, torch keeps on the CPU, because it reads them.
+    """
+
+    def __init__(self) -> None:
+        self.elements: dict[str, Tensor] = {}
+        self.numbers: dict[str, Tensor] = {}
+
+    @on(CPU)  # for what torch makes besides tensors that are like a parameter
+    def let_step(self, whole: _Whole, settings: OptimizerSettings, steps: Sequence[int]) -> None:
+        """Let torch's optimizer change the value along the gradient.
+
+        Rows that have done equally many steps are one parameter to it; otherwise each row is one, with its own count.
+        """
+        if len(set(steps)) > 1:
+            self._let_each_step(whole, settings, steps)
+            return
+        state: dict[str, Any] = {}
+        if steps[0]:
+            state = self.elements | {key: part[0] for key, part in self.numbers.items()}
+        whole.optimizer.state[whole.value] = state
+        one_step(whole.optimizer)
+        for key, value in state.items():
+            if not isinstance(value, Tensor):
+                continue  # None: such as the momentum of an SGD without one
+            if value.shape != whole.value.shape:
+                if key not in self.numbers:
+                    self.numbers[key] = value.new_zeros(len(whole.value), *value.shape)
+                self.numbers[key][:] = value
+            elif value is not self.elements.get(key):
+                self.elements[key] = value.clone()  # it may be the gradient itself
+
+    def _let_each_step(self, whole: _Whole, settings: OptimizerSettings, steps: Sequence[int]) -> None:
+        """The same of rows that have done different numbers of steps."""
+        parameters = list(whole.value)  # views: changed in place, as what is kept
+        optimizer = settings.make(parameters, 1.0)
+        for row, parameter in enumerate(parameters):
+            parameter.grad = whole.gradient[row]
+            if steps[row]:
+                elements = {key: part[row] for key, part in self.elements.items()}
+                optimizer.state[parameter] = elements | {key: part[row] for key, part in self.numbers.items()}
+        one_step(optimizer)
+        for row, parameter in enumerate(parameters):
+            for key, value in optimizer.state[parameter].items():
+                if not isinstance(value, Tensor):
+                    continue
+                of_elements = value.shape == parameter.shape
+                kept = self.elements if of_elements else self.numbers
+                if key not in kept:
+                    kept[key] = value.new_zeros(whole.value.shape if of_elements else (len(parameters), *value.shape))
+                if value.data_ptr() != kept[key][row].data_ptr() or not of_elements:
+                    kept[key][row] = value
 
 
 class Learner:
@@ -63,6 +129,7 @@ class Learner:
         parameters: changed in place.
         steps: done so far, per run: runs learn at different times.
         factor: what `kl_adaptive` has made of the learning rate, per run.
+        kept: what torch's optimizer keeps between steps.
     """
 
     def __init__(self, settings: OptimizerSettings, parameters: Parameters) -> None:
@@ -74,12 +141,9 @@ class Learner:
         self._gathered = torch.zeros_like(settings.lr, dtype=torch.long)
         gathers = settings.accumulate > 1
         self._sum = {name: torch.zeros_like(part) for name, part in parameters.items() if gathers}
-        # what torch keeps of each element, `[runs, elements]`, and of a tensor as a whole, here of a run, `[runs]`;
-        # the latter, such as a count of steps, torch keeps on the CPU, because it reads them
-        self._elements: dict[str, Tensor] = {}
-        self._numbers: dict[str, Tensor] = {}
-        self._whole: _Whole | None = None
-        self._limit_and_lr: tuple[Tensor, Tensor] | None = None  # of the settings, in the parameters' type
+        self.kept = _Kept()
+        self.wholes: dict[int, _Whole] = {}  # of this learner, and of it and another one
+        self._latest: tuple[Tensor, Tensor, Tensor] | None = None  # progress, limit and learning rate
 
     def step(
         self, gradients: Parameters, progress: Float[Tensor, " runs"], going: Bool[Tensor, " runs"] | None = None
@@ -127,25 +191,19 @@ class Learner:
         self, gradients: Parameters, progress: Float[Tensor, " runs"]
     ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
         """One step of all runs."""
-        whole = self._whole = self._whole or _Whole.of(self.settings, self.parameters)
-        for name, place in whole.gradient_of.items():
-            place.copy_(gradients[name])
-        for name, place in whole.value_of.items():
-            place.copy_(self.parameters[name])
-        old, gradient, schedule = whole.value.clone(), whole.gradient, self.settings.schedule
-        norm = gradient[:, : whole.size].square().sum(1).sqrt()
-        if self._limit_and_lr is None:
-            self._limit_and_lr = self.settings.max_gradient_norm.to(norm.dtype), self.settings.lr.to(norm.dtype)
-        limit, lr = self._limit_and_lr
-        gradient *= torch.where(norm > limit, limit / norm, 1.0)[:, None]
-        factors = self.factor if schedule == KL_ADAPTIVE else schedule_factors(schedule, progress)
-        lr = lr * factors.to(norm.dtype)
-        self._let_step(whole)
-        whole.value.sub_(old).mul_(lr[:, None]).add_(old)  # in place: it takes as long as Adam
-        for name, place in whole.value_of.items():
-            self.parameters[name].copy_(place)
-        self.steps = [steps + 1 for steps in self.steps]
+        ((norm, lr),) = _all_step([self], self.kept, [gradients], progress)
         return norm, lr
+
+    def limit_and_lr(
+        self, progress: Float[Tensor, " runs"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
+        """The limit of the gradient's norm, and the learning rate."""
+        adaptive = self.settings.schedule == KL_ADAPTIVE
+        if self._latest is None or self._latest[0] is not progress or adaptive:
+            factors = self.factor if adaptive else schedule_factors(self.settings.schedule, progress)
+            lr = self.settings.lr.to(dtype) * factors.to(dtype)
+            self._latest = progress, self.settings.max_gradient_norm.to(dtype), lr
+        return self._latest[1:]
 
     def adapt(self, kl: Float[Tensor, " runs"], stepped: Bool[Tensor, " runs"]) -> None:
         """Let the learning rate of the next step follow what the last one did to the policy, as `kl_adaptive`.
@@ -166,51 +224,6 @@ class Learner:
         factor = torch.where(kl < target / 2, factor * KL_FACTOR, factor).clamp(*KL_LIMITS)
         self.factor = torch.where(stepped, factor, self.factor)
 
-    @on(CPU)  # for what torch makes besides tensors that are like a parameter
-    def _let_step(self, whole: _Whole) -> None:
-        """Let torch's optimizer change the value along the gradient, with what it has kept of each element.
-
-        Runs that have done equally many steps are one parameter to it; otherwise each run is one, with its own count.
-        """
-        if len(set(self.steps)) > 1:
-            self._let_each_step(whole)
-            return
-        state: dict[str, Any] = {}
-        if self.steps[0]:
-            state = self._elements | {key: part[0] for key, part in self._numbers.items()}
-        whole.optimizer.state[whole.value] = state
-        one_step(whole.optimizer)
-        for key, value in state.items():
-            if not isinstance(value, Tensor):
-                continue  # None: such as the momentum of an SGD without one
-            if value.shape != whole.value.shape:
-                if key not in self._numbers:
-                    self._numbers[key] = value.new_zeros(len(self.steps), *value.shape)
-                self._numbers[key][:] = value
-            elif value is not self._elements.get(key):
-                self._elements[key] = value.clone()  # it may be the gradient itself
-
-    def _let_each_step(self, whole: _Whole) -> None:
-        """The same for runs that have done different numbers of steps."""
-        parameters = list(whole.value)  # views: changed in place, as what is kept
-        optimizer = self.settings.make(parameters, 1.0)
-        for run, parameter in enumerate(parameters):
-            parameter.grad = whole.gradient[run]
-            if self.steps[run]:
-                elements = {key: part[run] for key, part in self._elements.items()}
-                optimizer.state[parameter] = elements | {key: part[run] for key, part in self._numbers.items()}
-        one_step(optimizer)
-        for run, parameter in enumerate(parameters):
-            for key, value in optimizer.state[parameter].items():
-                if not isinstance(value, Tensor):
-                    continue
-                of_elements = value.shape == parameter.shape
-                kept = self._elements if of_elements else self._numbers
-                if key not in kept:
-                    kept[key] = value.new_zeros(whole.value.shape if of_elements else (len(parameters), *value.shape))
-                if value.data_ptr() != kept[key][run].data_ptr() or not of_elements:
-                    kept[key][run] = value
-
     def select(self, rows: Int64[Tensor, " rows"]) -> "Learner":
         """A copy with the given runs only."""
         chosen = Learner(
@@ -220,10 +233,10 @@ class Learner:
         chosen.factor = self.factor[rows]
         chosen._gathered = self._gathered[rows]
         chosen._sum = {name: part.index_select(0, rows) for name, part in self._sum.items()}
-        chosen._elements = {key: part.index_select(0, rows) for key, part in self._elements.items()}
-        chosen._numbers = {key: part[rows.to(part.device)] for key, part in self._numbers.items()}
+        chosen.kept.elements = {key: part.index_select(0, rows) for key, part in self.kept.elements.items()}
+        chosen.kept.numbers = {key: part[rows.to(part.device)] for key, part in self.kept.numbers.items()}
         if len(chosen.steps) == len(self.steps):
-            chosen._whole = self._whole
+            chosen.wholes = self.wholes
         return chosen
 
     def state(self, rows: Int64[Tensor, " rows"] | None = None) -> dict[str, Any]:
@@ -239,8 +252,8 @@ class Learner:
             "factor": self.factor[chosen],
             "gathered": self._gathered[chosen],
             "sum": {name: part.index_select(0, chosen) for name, part in self._sum.items()},
-            "elements": {key: part.index_select(0, chosen) for key, part in self._elements.items()},
-            "numbers": {key: part[chosen.to(part.device)] for key, part in self._numbers.items()},
+            "elements": {key: part.index_select(0, chosen) for key, part in self.kept.elements.items()},
+            "numbers": {key: part[chosen.to(part.device)] for key, part in self.kept.numbers.items()},
         }
 
     def load(self, rows: Int64[Tensor, " rows"], state: Mapping[str, Any]) -> None:
@@ -253,7 +266,93 @@ class Learner:
             part.index_copy_(0, rows, state["sum"][name].to(device))
         for name, parameter in self.parameters.items():
             parameter.index_copy_(0, rows, state["parameters"][name].to(device))
-        for kept, parts in ((self._elements, moved(state["elements"], device)), (self._numbers, state["numbers"])):
+        for kept, parts in (
+            (self.kept.elements, moved(state["elements"], device)),
+            (self.kept.numbers, state["numbers"]),
+        ):
             for key, part in parts.items():
                 own = kept.setdefault(key, part.new_zeros(len(self.steps), *part.shape[1:]))
                 own.index_copy_(0, rows.to(own.device), part.to(own.device))
+
+
+class Together:
+    """Two learners of the same runs that take each step at the same time, as one tensor: in half as many operations.
+
+    Every number is the one that the learner would have alone. What torch's optimizer keeps is here until `end`.
+
+    Args:
+        learners: for which `fit` is true.
+    """
+
+    def __init__(self, *learners: Learner) -> None:
+        self._learners = learners
+        self._kept = _Kept()
+        runs, sizes = len(learners[0].steps), _whole_of(learners).sizes
+        width = max(map(_filled, sizes))
+        for key, first in learners[0].kept.elements.items():
+            joined = self._kept.elements[key] = first.new_zeros(len(learners) * runs, width)
+            for rows, learner in zip(joined.split(runs), learners, strict=True):
+                part = learner.kept.elements[key]
+                rows[:, : part.shape[1]] = part
+        for key in learners[0].kept.numbers:
+            self._kept.numbers[key] = torch.cat([learner.kept.numbers[key] for learner in learners])
+
+    @staticmethod
+    def fit(first: Learner, second: Learner) -> bool:
+        """Whether their optimizers are the same but for learning rates and limits, and have done the same steps."""
+        kinds = [
+            (learner.settings.torch_class, dict(learner.settings.arguments), learner.settings.accumulate)
+            for learner in (first, second)
+        ]
+        return kinds[0] == kinds[1] and kinds[0][2] == 1 and len({*first.steps, *second.steps}) == 1
+
+    def step(
+        self, gradients: Sequence[Parameters], progress: Float[Tensor, " runs"]
+    ) -> list[tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]]:
+        """`Learner.step` of both."""
+        return _all_step(self._learners, self._kept, gradients, progress)
+
+    def end(self) -> None:
+        """Give each learner back what torch's optimizer keeps of it."""
+        runs = len(self._learners[0].steps)
+        for place, (learner, size) in enumerate(zip(self._learners, _whole_of(self._learners).sizes, strict=True)):
+            rows = slice(place * runs, (place + 1) * runs)
+            elements, numbers = self._kept.elements.items(), self._kept.numbers.items()
+            learner.kept.elements = {key: part[rows, : _filled(size)].clone() for key, part in elements}
+            learner.kept.numbers = {key: part[rows].clone() for key, part in numbers}
+
+
+def _whole_of(learners: Sequence[Learner]) -> _Whole:
+    """Their scratch, made once."""
+    wholes = learners[0].wholes
+    if len(learners) not in wholes:
+        wholes[len(learners)] = _Whole.of(learners)
+    return wholes[len(learners)]
+
+
+def _all_step(
+    learners: Sequence[Learner], kept: _Kept, gradients: Sequence[Parameters], progress: Float[Tensor, " runs"]
+) -> list[tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]]:
+    """One step of all runs of some learners, whose optimizers are the same: norms and learning rates."""
+    whole = _whole_of(learners)
+    for learner, own, value_of, gradient_of in zip(learners, gradients, whole.value_of, whole.gradient_of, strict=True):
+        for name, place in gradient_of.items():
+            place.copy_(own[name])
+        for name, place in value_of.items():
+            place.copy_(learner.parameters[name])
+    old, found, scales = whole.value.clone(), [], []
+    for learner, gradient, size in zip(learners, whole.gradient.split(len(progress)), whole.sizes, strict=True):
+        norm = gradient[:, :size].square().sum(1).sqrt()
+        limit, lr = learner.limit_and_lr(progress, norm.dtype)
+        scales.append(torch.where(norm > limit, limit / norm, 1.0))
+        found.append((norm, lr))
+    one = len(learners) == 1
+    whole.gradient.mul_((scales[0] if one else torch.cat(scales))[:, None])
+    kept.let_step(whole, learners[0].settings, learners[0].steps)
+    rates = found[0][1] if one else torch.cat([lr for _, lr in found])
+    whole.value.sub_(old).mul_(rates[:, None]).add_(old)  # in place: it takes as long as Adam
+    for learner, value_of in zip(learners, whole.value_of, strict=True):
+        for name, place in value_of.items():
+            learner.parameters[name].copy_(place)
+        learner.steps = [steps + 1 for steps in learner.steps]
+    return found

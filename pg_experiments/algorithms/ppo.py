@@ -18,7 +18,7 @@ from pg_experiments.errors import ConfigError
 from pg_experiments.gradients import log_probs, network_gradients, score_gradients
 from pg_experiments.metrics import Means, explained_variance
 from pg_experiments.optimizer_settings import OptimizerSettings
-from pg_experiments.optimizers import Learner
+from pg_experiments.optimizers import Learner, Together
 from pg_experiments.packing import Pass
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Network, Parameters
@@ -113,6 +113,8 @@ class PPO:
         coefficient = self.entropy_coefficient * schedule_factors(self.entropy_schedule, progress)
         going, means = torch.ones(runs, dtype=torch.bool), Means()
         stops = bool((self.target_kl < torch.inf).any(0))
+        fits = not stops and Together.fit(policy_learner, baseline_learner)
+        together = Together(policy_learner, baseline_learner) if fits else None
         for place, (epoch, own, chosen) in enumerate(self._minibatches(orders)):
             if place % self.minibatches == 0:
                 if self.recompute_advantage and place:
@@ -141,9 +143,15 @@ class PPO:
                 going = going & ~(found["policy/approximate_kl"] > self.target_kl)
                 if not bool(going.any(0)):
                     break
-            norm, lr = policy_learner.step(added(of_policy, shared), progress, going if stops else None)
-            baseline_norm, _ = baseline_learner.step(of_head, progress, going if stops else None)
+            of_policy = added(of_policy, shared)
+            if together:
+                (norm, lr), (baseline_norm, _) = together.step([of_policy, of_head], progress)
+            else:
+                norm, lr = policy_learner.step(of_policy, progress, going)
+                baseline_norm, _ = baseline_learner.step(of_head, progress, going)
             means.add(going, {"gradient/norm": norm, "gradient/baseline_norm": baseline_norm})
+        if together:
+            together.end()
         metrics = {
             **means.values(),
             "policy/updates": means.counts["gradient/norm"].double(),
