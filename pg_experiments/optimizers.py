@@ -278,7 +278,8 @@ class Learner:
 class Together:
     """Two learners of the same runs that take each step at the same time, as one tensor: in half as many operations.
 
-    Every number is the one that the learner would have alone. What torch's optimizer keeps is here until `end`.
+    Every number is the one that the learner would have alone. Until `end`, what torch's optimizer keeps is here, and
+    nobody else changes the parameters.
 
     Args:
         learners: for which `fit` is true.
@@ -287,6 +288,7 @@ class Together:
     def __init__(self, *learners: Learner) -> None:
         self._learners = learners
         self._kept = _Kept()
+        self._known = False
         runs, sizes = len(learners[0].steps), _whole_of(learners).sizes
         width = max(map(_filled, sizes))
         for key, first in learners[0].kept.elements.items():
@@ -310,7 +312,9 @@ class Together:
         self, gradients: Sequence[Parameters], progress: Float[Tensor, " runs"]
     ) -> list[tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]]:
         """`Learner.step` of both."""
-        return _all_step(self._learners, self._kept, gradients, progress)
+        found = _all_step(self._learners, self._kept, gradients, progress, self._known)
+        self._known = True
+        return found
 
     def end(self) -> None:
         """Give each learner back what torch's optimizer keeps of it."""
@@ -331,14 +335,22 @@ def _whole_of(learners: Sequence[Learner]) -> _Whole:
 
 
 def _all_step(
-    learners: Sequence[Learner], kept: _Kept, gradients: Sequence[Parameters], progress: Float[Tensor, " runs"]
+    learners: Sequence[Learner],
+    kept: _Kept,
+    gradients: Sequence[Parameters],
+    progress: Float[Tensor, " runs"],
+    known: bool = False,
 ) -> list[tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]]:
-    """One step of all runs of some learners, whose optimizers are the same: norms and learning rates."""
+    """One step of all runs of some learners, whose optimizers are the same: norms and learning rates.
+
+    Args:
+        known: the scratch holds the parameters: nobody has changed them since the step before.
+    """
     whole = _whole_of(learners)
     for learner, own, value_of, gradient_of in zip(learners, gradients, whole.value_of, whole.gradient_of, strict=True):
         for name, place in gradient_of.items():
             place.copy_(own[name])
-        for name, place in value_of.items():
+        for name, place in value_of.items() if not known else ():
             place.copy_(learner.parameters[name])
     old, found, scales = whole.value.clone(), [], []
     for learner, gradient, size in zip(learners, whole.gradient.split(len(progress)), whole.sizes, strict=True):

@@ -123,7 +123,7 @@ class PPO:
                         log_prob = log_probs(policy, policy_learner.parameters, samples, observation, action)
                         weight = torch.exp(log_prob - old_log_prob).clamp(max=1)
                     targets = value_targets(network, of_values, trajectory, *numbers, weight)
-                dealt = [part[epoch] for part in (observation, action, old_log_prob, *targets)]
+                dealt = [part.index_select(0, epoch) for part in (observation, action, old_log_prob, *targets)]
             seen, own_action, own_log_prob, *own_targets = (part[chosen] for part in dealt)
             target = Targets(*own_targets)
             of_policy, found = self._policy_gradients(
@@ -138,17 +138,19 @@ class PPO:
             )
             of_loss, value_loss = self._value_gradients(network, of_values, own, seen, target)
             of_head, shared = own_and_shared(baseline, of_loss)
-            means.add(going, {**found, "loss/baseline": value_loss})
-            if place and stops:  # in the first minibatch the policy is the one that played
-                going = going & ~(found["policy/approximate_kl"] > self.target_kl)
-                if not bool(going.any(0)):
-                    break
+            found["loss/baseline"] = value_loss
             of_policy = added(of_policy, shared)
             if together:
                 (norm, lr), (baseline_norm, _) = together.step([of_policy, of_head], progress)
-            else:
-                norm, lr = policy_learner.step(of_policy, progress, going)
-                baseline_norm, _ = baseline_learner.step(of_head, progress, going)
+                means.add(None, {**found, "gradient/norm": norm, "gradient/baseline_norm": baseline_norm})
+                continue
+            means.add(going, found)
+            if place:  # in the first minibatch the policy is the one that played
+                going = going & ~(found["policy/approximate_kl"] > self.target_kl)
+                if not bool(going.any(0)):
+                    break
+            norm, lr = policy_learner.step(of_policy, progress, going)
+            baseline_norm, _ = baseline_learner.step(of_head, progress, going)
             means.add(going, {"gradient/norm": norm, "gradient/baseline_norm": baseline_norm})
         if together:
             together.end()

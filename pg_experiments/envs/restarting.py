@@ -93,4 +93,6 @@ def consists_of_tensors(env: Env, dtype: torch.dtype) -> bool:
 def _chosen(
     over: Bool[Tensor, "runs envs"], new: Shaped[Tensor, "runs envs *rest"], old: Shaped[Tensor, "runs envs *rest"]
 ) -> Shaped[Tensor, "runs envs *rest"]:
-    return torch.where(over.reshape(*over.shape, *(1,) * (new.ndim - 2)), new, old)
+    if new.ndim > 2:
+        over = over.reshape(*over.shape, *(1,) * (new.ndim - 2))
+    return torch.where(over, new, old)

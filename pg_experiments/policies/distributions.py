@@ -69,13 +69,13 @@ class Categorical:
     def entropy(self) -> Float[Tensor, "runs samples"]:
         log_probs = self._log_probs
         # an action of probability 0 has log-probability -inf and adds 0
-        return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)
+        return -(self._probs * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)
 
     def kl(self, other: "Categorical") -> Float[Tensor, "runs samples"]:
         """Σᵢ pᵢ (log pᵢ - log qᵢ); an action of probability 0 adds 0, and one that only `other` excludes, infinity."""
         ratio = self._log_probs - other._log_probs
         possible = self._log_probs > -math.inf
-        return (self._log_probs.exp() * torch.where(possible, ratio, 0.0)).sum(-1)
+        return (self._probs * torch.where(possible, ratio, 0.0)).sum(-1)
 
     def objective_gradient(
         self,
@@ -90,7 +90,7 @@ class Categorical:
             coefficient: c of each run; None: 0 of all.
         """
         log_probs = self._log_probs
-        probabilities = log_probs.exp()
+        probabilities = self._probs
         gradient = probabilities * -weight[..., None]
         if coefficient is not None:
             surprise = log_probs.clamp(min=torch.finfo(log_probs.dtype).min) + self.entropy()[..., None]
@@ -103,6 +103,10 @@ class Categorical:
     @cached_property
     def _log_probs(self) -> Float[Tensor, "runs samples actions"]:
         return log_softmax(self.logits)
+
+    @cached_property
+    def _probs(self) -> Float[Tensor, "runs samples actions"]:
+        return self._log_probs.exp()
 
 
 def _argmax(x: Float[Tensor, "runs samples actions"]) -> Int64[Tensor, "runs samples"]:
