@@ -64,6 +64,7 @@ class Batch:
         self.episodes = [0] * len(configs)
         self._rollout = self._make_rollout(dtype)
         self._latest: tuple[list[int], Runs, Parts] | None = None
+        self._lent = False  # whether a state has the learners' own tensors, which must not change then
         if state is not None:
             self._load(state)
         self._before = {run: generator.get_state() for run, generator in self.generators.items()}
@@ -125,8 +126,12 @@ class Batch:
             iteration = iteration._replace(metrics={**iteration.metrics, "policy/kl": kl})
         iteration = with_env_problems(iteration, trajectory, name_of(self.parts.env))
         if list(runs) == list(range(len(self.configs))):
-            self.policy, self.baseline = policy, baseline
+            self.policy, self.baseline, self._lent = policy, baseline, False
         else:
+            if self._lent:
+                everyone = torch.arange(len(self.configs))
+                self.policy, self._lent = self.policy.select(everyone), False
+                self.baseline = self.baseline.select(everyone) if self.baseline else None
             self.policy.load(rows, policy.state())
             if self.baseline and baseline:
                 self.baseline.load(rows, baseline.state())
@@ -164,7 +169,7 @@ class Batch:
         return [finite[run] for run in runs]
 
     def state(self, runs: Sequence[int] | None = None) -> State:
-        """A copy, on the CPU, of everything that training changes: each run as after its last complete iteration.
+        """On the CPU, all that training changes, of each run after its last complete iteration; it stays as it is.
 
         Args:
             runs: whose rows are wanted, in this order; None: all.
@@ -172,12 +177,15 @@ class Batch:
         chosen = list(self.generators) if runs is None else list(runs)
         rows = torch.tensor(chosen)
         statistics = {name: value[rows] for name, value in self.statistics.items()}
-        policy = self.policy.state(rows)
+        everyone = chosen == list(range(len(self.configs)))
+        self._lent = self._lent or everyone
+        of_learners = None if everyone else rows
+        policy = self.policy.state(of_learners)
         policy["parameters"] |= of_the_policy(statistics)
         state = {
             "policy": policy,
             "statistics": {name: value for name, value in statistics.items() if name not in policy["parameters"]},
-            "baseline": self.baseline.state(rows) if self.baseline else None,
+            "baseline": self.baseline.state(of_learners) if self.baseline else None,
             "generator": torch.stack([self._before[run] for run in chosen]),
             "env_steps": torch.tensor([self.env_steps[run] for run in chosen]),
             "iterations": torch.tensor([self.iterations[run] for run in chosen]),

@@ -240,20 +240,24 @@ class Learner:
         return chosen
 
     def state(self, rows: Int64[Tensor, " rows"] | None = None) -> dict[str, Any]:
-        """A copy of everything, as tensors whose rows are the runs.
+        """Everything, as tensors whose rows are the runs.
 
         Args:
-            rows: which runs; None: all.
+            rows: which runs, copied; None: all, and the tensors themselves, which the next step or `load` changes.
         """
-        chosen = torch.arange(len(self.steps)) if rows is None else rows
+
+        def own(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            if rows is None:
+                return dict(parts)
+            return {key: part.index_select(0, rows.to(part.device)) for key, part in parts.items()}
+
+        of_runs = {"steps": torch.tensor(self.steps), "factor": self.factor, "gathered": self._gathered}
         return {
-            "parameters": {name: part.index_select(0, chosen) for name, part in self.parameters.items()},
-            "steps": torch.tensor(self.steps)[chosen],
-            "factor": self.factor[chosen],
-            "gathered": self._gathered[chosen],
-            "sum": {name: part.index_select(0, chosen) for name, part in self._sum.items()},
-            "elements": {key: part.index_select(0, chosen) for key, part in self.kept.elements.items()},
-            "numbers": {key: part[chosen.to(part.device)] for key, part in self.kept.numbers.items()},
+            "parameters": own(self.parameters),
+            **own(of_runs),
+            "sum": own(self._sum),
+            "elements": own(self.kept.elements),
+            "numbers": own(self.kept.numbers),
         }
 
     def load(self, rows: Int64[Tensor, " rows"], state: Mapping[str, Any]) -> None:

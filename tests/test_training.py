@@ -1,5 +1,6 @@
 """The training loop when something goes wrong: a part that raises, an interruption at a bad moment, a used folder."""
 
+import copy
 import json
 
 import pytest
@@ -162,3 +163,18 @@ def leaves(tree, name=""):
     elif tree is not None:
         for key, part in tree.items():
             yield from leaves(part, f"{name}.{key}")
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
+def test_a_state_of_a_batch_stays_as_it_is_while_runs_learn_together_or_alone(algorithm: str) -> None:
+    settings = ("policy=softmax", "env=cartpole", "env.num_envs=2", f"algorithm={algorithm}")
+    batch = Batch([compose(*settings, f"seed={seed}") for seed in range(3)])
+    states, copies = [], []
+    for turn in range(8):
+        states.append(batch.state())
+        copies.append(copy.deepcopy(states[-1]))
+        if turn == 4:
+            batch.end(1)
+        batch.iterate()
+    for state, before in zip(states, copies, strict=True):
+        torch.testing.assert_close(state, before, rtol=0, atol=0)
