@@ -343,7 +343,7 @@ def test_runs_that_stay_keep_their_state(name: str, steps_before: int) -> None:
 def test_selecting_leaves_the_old_learner_as_it_was() -> None:
     learner = Learner(settings(torch.optim.Adam), random_parameters())
     learner.step(slope(learner.parameters, 0), no_progress())
-    before = learner.state()
+    before = learner.state(torch.arange(len(learner.steps)))
     chosen = learner.select(torch.tensor([2, 0]))
     chosen.step(slope(chosen.parameters, 1), no_progress(2))
     after = learner.state()
@@ -356,9 +356,9 @@ def test_selecting_leaves_the_old_learner_as_it_was() -> None:
     assert torch.equal(after["steps"], before["steps"])
 
 
-def test_state_is_a_copy() -> None:
+def test_the_state_of_rows_is_a_copy() -> None:
     learner = Learner(settings(torch.optim.Adam), random_parameters())
-    before = learner.state()
+    before = learner.state(torch.arange(len(learner.steps)))
     first = {key: part.clone() for key, part in before["parameters"].items()}
     learner.step(slope(learner.parameters, 0), no_progress())
     assert all(torch.equal(before["parameters"][key], part) for key, part in first.items())
