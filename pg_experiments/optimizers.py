@@ -305,12 +305,16 @@ class Together:
 
     @staticmethod
     def fit(first: Learner, second: Learner) -> bool:
-        """Whether their optimizers are the same but for learning rates and limits, and have done the same steps."""
+        """Whether their optimizers are the same but for learning rates and limits, and have done the same steps.
+
+        A subclass is stepped alone, by its own `step`.
+        """
         kinds = [
             (learner.settings.torch_class, dict(learner.settings.arguments), learner.settings.accumulate)
             for learner in (first, second)
         ]
-        return kinds[0] == kinds[1] and kinds[0][2] == 1 and len({*first.steps, *second.steps}) == 1
+        alike = type(first) is type(second) is Learner and kinds[0] == kinds[1]
+        return alike and kinds[0][2] == 1 and len({*first.steps, *second.steps}) == 1
 
     def step(
         self, gradients: Sequence[Parameters], progress: Float[Tensor, " runs"]

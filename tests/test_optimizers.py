@@ -17,7 +17,7 @@ from pg_experiments.config import OptimizerConfig
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec
 from pg_experiments.metrics import mean_kl
 from pg_experiments.optimizer_settings import OptimizerSettings
-from pg_experiments.optimizers import Learner
+from pg_experiments.optimizers import Learner, Together
 from pg_experiments.rollout import Trajectory
 from pg_experiments.runs import make, stack
 from pg_experiments.schedules import KL_ADAPTIVE, schedule_factor
@@ -362,6 +362,64 @@ def test_the_state_of_rows_is_a_copy() -> None:
     first = {key: part.clone() for key, part in before["parameters"].items()}
     learner.step(slope(learner.parameters, 0), no_progress())
     assert all(torch.equal(before["parameters"][key], part) for key, part in first.items())
+
+
+# --- two learners together --------------------------------------------------------------------------------------------
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_two_learners_together_take_the_steps_of_each_alone(name: str, dtype: torch.dtype) -> None:
+    """Of other sizes, rates, schedules and limits; in two iterations, and with steps alone between them."""
+    wide = {"weight": torch.randn(RUNS, 30, 7, generator=Generator().manual_seed(3), dtype=dtype)}
+    kinds = (settings(*FITTING[name], schedule="linear"), settings(*FITTING[name], lr=RATES[::-1], limits=[0.5] * RUNS))
+
+    def learners() -> list[Learner]:
+        starts = (random_parameters(dtype), wide)
+        return [
+            Learner(kind, {key: part.clone() for key, part in start.items()})
+            for kind, start in zip(kinds, starts, strict=True)
+        ]
+
+    alone, both = learners(), learners()
+    everyone = torch.arange(RUNS)
+    for iteration in range(3):
+        progress = no_progress() + iteration / 4
+        alone, both = ([each.select(everyone) for each in own] for own in (alone, both))
+        together = Together(*both) if iteration != 1 else None
+        assert Together.fit(*both)
+        for step in range(4):
+            expected = [each.step(slope(each.parameters, step), progress) for each in alone]
+            gradients = [slope(each.parameters, step) for each in both]
+            if together:
+                found = together.step(gradients, progress)
+            else:
+                found = [each.step(own, progress) for each, own in zip(both, gradients, strict=True)]
+            for mine, its in zip(found, expected, strict=True):
+                assert torch.equal(mine[0], its[0])
+                assert torch.equal(mine[1], its[1])
+        if together:
+            together.end()
+        for mine, its in zip(both, alone, strict=True):
+            torch.testing.assert_close(mine.state(), its.state(), rtol=0, atol=0)
+
+
+def test_two_learners_do_not_fit_together_when_their_optimizers_or_steps_differ() -> None:
+    def learner(**changes: Any) -> Learner:
+        return Learner(replace(settings(torch.optim.Adam, {"eps": 1e-6}), **changes), random_parameters())
+
+    class Own(Learner):
+        pass
+
+    first = learner()
+    assert Together.fit(first, learner(lr=torch.ones(RUNS, dtype=torch.float64), schedule="cosine"))
+    assert not Together.fit(first, learner(torch_class=torch.optim.AdamW))
+    assert not Together.fit(first, learner(arguments={"eps": 1e-8}))
+    assert not Together.fit(first, learner(accumulate=2))
+    assert not Together.fit(first, Own(first.settings, random_parameters()))
+    later = learner()
+    later.step(slope(later.parameters, 0), no_progress())
+    assert not Together.fit(first, later)
 
 
 # --- optimizers that cannot be shared ---------------------------------------------------------------------------------
