@@ -1,10 +1,11 @@
-"""Steps per second of every native environment, 1,024 copies on one core, beside Gymnasium's and EnvPool's CartPole.
+"""Steps per second of every native environment, 1,024 copies on one core, beside Gymnasium's CartPole and EnvPool.
 
     python benchmarks/env_speed.py        # about two minutes
 
 Random actions, drawn beforehand; a copy whose episode is over is reset at once. The sides alternate; each number is the
-median of all goes, and each ratio the median of the ratios within one go. EnvPool is left out where it is not installed
-(`pip install envpool`).
+median of all goes, and each ratio the median of the ratios within one go: to the one environment that Gymnasium has
+written on NumPy arrays, its CartPole, and to EnvPool's environment of the same task. EnvPool is left out where it is
+not installed (`pip install envpool`).
 """
 
 import argparse
@@ -29,6 +30,13 @@ from pg_experiments.runs import build, stack
 COPIES = 1024
 LAYOUTS = ((1, 1024), (16, 64))  # runs x copies of each
 ACTIONS = 64  # sets of actions that are drawn beforehand, and used again and again
+CLASSIC = {  # that EnvPool has too
+    "cartpole": "CartPole-v1",
+    "pendulum": "Pendulum-v1",
+    "acrobot": "Acrobot-v1",
+    "mountain_car": "MountainCar-v0",
+    "mountain_car_continuous": "MountainCarContinuous-v0",
+}
 FITTING = {"gaussian": ("pendulum", "mountain_car_continuous", "navigation", "bioreactor")}
 
 Steps = Callable[[int], None]  # takes so many steps of all copies
@@ -98,18 +106,21 @@ def gymnasium_steps() -> Steps:
     return vector_steps(gymnasium.make_vec("CartPole-v1", COPIES, vectorization_mode="vector_entry_point"))
 
 
-def envpool_steps() -> Steps:
-    """Of EnvPool's CartPole on one thread of its own, all copies at a time."""
+def envpool_steps(id: str) -> Steps:
+    """Of an environment of EnvPool on one thread of its own, all copies at a time."""
     import envpool
 
-    return vector_steps(
-        envpool.make_gymnasium("CartPole-v1", num_envs=COPIES, batch_size=COPIES, num_threads=1, seed=0)
-    )
+    return vector_steps(envpool.make_gymnasium(id, num_envs=COPIES, batch_size=COPIES, num_threads=1, seed=0))
 
 
 def vector_steps(env: Any) -> Steps:
     """Of a vector environment that resets its copies itself."""
-    actions = np.random.default_rng(0).integers(0, 2, (ACTIONS, COPIES))
+    space, generator = env.action_space, np.random.default_rng(0)
+    if isinstance(space, gymnasium.spaces.Box):
+        one = space.shape[-1:]  # of EnvPool's, the space is that of one copy
+        actions = generator.uniform(space.low.min(), space.high.max(), (ACTIONS, COPIES, *one)).astype(space.dtype)
+    else:
+        actions = generator.integers(0, getattr(space, "n", 2), (ACTIONS, COPIES))
     env.reset()
     now = 0
 
@@ -154,18 +165,21 @@ def main() -> None:
     }
     rivals = {"Gymnasium's CartPole-v1, vectorised": gymnasium_steps()}
     if importlib.util.find_spec("envpool"):
-        rivals["EnvPool's CartPole-v1, one thread"] = envpool_steps()
+        rivals |= {f"EnvPool's {id}, one thread": envpool_steps(id) for id in CLASSIC.values()}
     else:
         print("EnvPool is not installed, and left out: pip install envpool")
     speeds = measured({**sides, **rivals}, options.goes, options.seconds)
-    columns = "".join(f" to {rival.partition(' ')[0]:<12}" for rival in rivals)
-    print(f"{'':<38}{'steps per second':>18}   ratio{columns}")
+    gymnasiums = next(iter(rivals))
+    print(f"{'':<44}{'steps per second':>18}{'to Gymnasium':>16}{'to EnvPool':>14}")
     for name, own in speeds.items():
+        same = f"EnvPool's {CLASSIC.get(name.split()[0])}, one thread"
         ratios = [
-            statistics.median(a / b for a, b in zip(own, speeds[rival], strict=True)) if rival != name else 1.0
-            for rival in rivals
+            f"{statistics.median(a / b for a, b in zip(own, speeds[rival], strict=True)):.2f}"
+            if rival in speeds and rival != name
+            else ""
+            for rival in (gymnasiums, same)
         ]
-        print(f"{name:<38}{statistics.median(own):>18,.0f}        " + "".join(f"{ratio:>12.2f}   " for ratio in ratios))
+        print(f"{name:<44}{statistics.median(own):>18,.0f}{ratios[0]:>16}{ratios[1]:>14}")
 
 
 if __name__ == "__main__":
