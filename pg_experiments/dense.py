@@ -10,15 +10,15 @@ from torch import Tensor
 from pg_experiments.devices import here
 from pg_experiments.packing import NUMBERS_AT_ONCE, Pass
 
-SAMPLES_AT_ONCE = 12_800  # that one pass computes, about: fewer stay in a nearer cache, but it takes more passes
+SAMPLES_OF_A_PASS = 12_800  # at most, unless one run has more: fewer stay in a nearer cache, and take more passes
 
 
 @dataclass(frozen=True)
 class Dense:
     """The samples of all runs, run by run; the same methods as `Packing`, whose blocks depend on a run's own count.
 
-    A pass holds whole runs, as many as keep its activations in a processor's cache, and at least one; or a part of
-    one run, where all of its samples need too many numbers.
+    A pass holds whole runs, some thousand samples of them, and at least one; or a part of one run, where all of its
+    samples need too many numbers.
 
     Attributes:
         runs: how many.
@@ -41,7 +41,7 @@ class Dense:
     def passes_of(self, numbers_per_sample: int) -> list[Pass]:
         """The same with fewer runs at once where a sample needs many numbers, and at last with parts of one."""
         most = max(1, NUMBERS_AT_ONCE // numbers_per_sample)
-        return _passes(self.runs, self.size, min(SAMPLES_AT_ONCE, most), most, here())
+        return _passes(self.runs, self.size, min(SAMPLES_OF_A_PASS, most), most, here())
 
     def is_whole(self, numbers_per_sample: int) -> bool:
         """Whether each of these passes holds all samples of its runs."""
@@ -81,7 +81,7 @@ class Dense:
 
 @lru_cache(maxsize=100)
 def _passes(runs: int, size: int, at_once: int, most: int, device: torch.device) -> list[Pass]:
-    """On a device, of equally many runs that have at most `at_once` samples; of parts of a run of more than `most`."""
+    """On a device, of about equally many runs with at most `at_once` samples; of parts of a run of more than `most`."""
     if size > most:
         return [
             Pass(torch.tensor([run], device=device), slice(first, min(first + most, (run + 1) * size)))

@@ -54,19 +54,14 @@ class Means:
         self.counts: dict[str, Int64[Tensor, " runs"]] = {}
         self._sums: dict[tuple[str, ...], Float[Tensor, "tags runs"]] = {}
 
-    def add(self, which: Bool[Tensor, " runs"] | None, numbers: Mapping[str, Float[Tensor, " runs"]]) -> None:
-        """Numbers by tag, of those runs for which they count; the same tags are always given together.
-
-        Args:
-            which: these runs; None: all.
-        """
-        tags, counted = tuple(numbers), torch.stack(list(numbers.values()))
-        if which is not None:
-            counted = torch.where(which, counted, 0.0)
+    def add(self, which: Bool[Tensor, " runs"], numbers: Mapping[str, Float[Tensor, " runs"]]) -> None:
+        """Numbers by tag, of those runs for which they count; the same tags are always given together."""
+        tags = tuple(numbers)
+        counted = torch.where(which, torch.stack(list(numbers.values())), 0.0)
         known = tags in self._sums
-        count = torch.ones(counted.shape[1], dtype=torch.long) if which is None else which.long()
         self._sums[tags] = self._sums[tags] + counted if known else counted
-        self.counts |= dict.fromkeys(tags, self.counts[tags[0]] + count if known else count)
+        count = self.counts[tags[0]] + which if known else which.long()
+        self.counts |= dict.fromkeys(tags, count)
 
     def values(self) -> dict[str, Float[Tensor, " runs"]]:
         """The means by tag."""

@@ -1,125 +1,21 @@
 """torch's own element-wise optimizers with a learning rate, a schedule and a gradient norm limit per run."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from pg_experiments.devices import CPU, moved, on
+from pg_experiments.devices import moved
 from pg_experiments.exact import per_run
+from pg_experiments.optimizer_rows import Kept, Whole, filled
 from pg_experiments.optimizer_settings import OptimizerSettings
-from pg_experiments.policies.networks import FIXED, Parameters
+from pg_experiments.policies.networks import Parameters
 from pg_experiments.schedules import KL_ADAPTIVE, schedule_factors
-from pg_experiments.torch_steps import one_step
 
-WHOLE = 64  # elements: a multiple of what torch computes at once, with any type
 KL_FACTOR = 1.5  # that the learning rate is divided or multiplied by
 KL_LIMITS = (0.01, 100.0)  # that the product of all factors stays in
-
-
-class _Whole(NamedTuple):
-    """All that some learners learn as one tensor, `[rows, elements]`, and its gradients: fewer operations.
-
-    The rows are the runs of the first learner, then those of the next. Both tensors are scratch, kept because making
-    them and the optimizer takes long. They are filled up, so that torch computes all elements by the same code.
-
-    Attributes:
-        sizes: elements of each learner, without the filling.
-        value_of, gradient_of: of each learner, where its parameters are in them, in their shapes.
-        optimizer: of `value`.
-    """
-
-    value: Tensor
-    gradient: Tensor
-    sizes: list[int]
-    value_of: list[Parameters]
-    gradient_of: list[Parameters]
-    optimizer: torch.optim.Optimizer
-
-    @classmethod
-    def of(cls, learners: Sequence["Learner"]) -> "_Whole":
-        # the others would feel a decay
-        learning = [
-            {name: part for name, part in learner.parameters.items() if FIXED not in name} for learner in learners
-        ]
-        sizes = [sum(part[0].numel() for part in parts.values()) for parts in learning]
-        first, runs = next(iter(learning[0].values())), len(learners[0].steps)
-        value, gradient = (first.new_zeros(len(learners) * runs, max(map(_filled, sizes))) for _ in range(2))
-        value.grad = gradient
-        value_of, gradient_of = (
-            [_places(rows, parts) for rows, parts in zip(whole.split(runs), learning, strict=True)]
-            for whole in (value, gradient)
-        )
-        return cls(value, gradient, sizes, value_of, gradient_of, learners[0].settings.make([value], 1.0))
-
-
-def _filled(size: int) -> int:
-    return size + -size % WHOLE
-
-
-def _places(whole: Float[Tensor, "runs elements"], parts: Parameters) -> Parameters:
-    """Views into the whole, one after the other, in the shapes of some tensors."""
-    sizes = [part[0].numel() for part in parts.values()]
-    views = whole[:, : sum(sizes)].split(sizes, 1)
-    return {name: view.unflatten(1, part.shape[1:]) for (name, part), view in zip(parts.items(), views, strict=True)}
-
-
-class _Kept:
-    """What torch's optimizer keeps of each element, `[rows, elements]`, and of a tensor as a whole, here of a row.
-
-    The latter, `[rows]`, such as a count of steps, torch keeps on the CPU, because it reads them.
-    """
-
-    def __init__(self) -> None:
-        self.elements: dict[str, Tensor] = {}
-        self.numbers: dict[str, Tensor] = {}
-
-    @on(CPU)  # for what torch makes besides tensors that are like a parameter
-    def let_step(self, whole: _Whole, settings: OptimizerSettings, steps: Sequence[int]) -> None:
-        """Let torch's optimizer change the value along the gradient.
-
-        Rows that have done equally many steps are one parameter to it; otherwise each row is one, with its own count.
-        """
-        if len(set(steps)) > 1:
-            self._let_each_step(whole, settings, steps)
-            return
-        state: dict[str, Any] = {}
-        if steps[0]:
-            state = self.elements | {key: part[0] for key, part in self.numbers.items()}
-        whole.optimizer.state[whole.value] = state
-        one_step(whole.optimizer)
-        for key, value in state.items():
-            if not isinstance(value, Tensor):
-                continue  # None: such as the momentum of an SGD without one
-            if value.shape != whole.value.shape:
-                if key not in self.numbers:
-                    self.numbers[key] = value.new_zeros(len(whole.value), *value.shape)
-                self.numbers[key][:] = value
-            elif value is not self.elements.get(key):
-                self.elements[key] = value.clone()  # it may be the gradient itself
-
-    def _let_each_step(self, whole: _Whole, settings: OptimizerSettings, steps: Sequence[int]) -> None:
-        """The same of rows that have done different numbers of steps."""
-        parameters = list(whole.value)  # views: changed in place, as what is kept
-        optimizer = settings.make(parameters, 1.0)
-        for row, parameter in enumerate(parameters):
-            parameter.grad = whole.gradient[row]
-            if steps[row]:
-                elements = {key: part[row] for key, part in self.elements.items()}
-                optimizer.state[parameter] = elements | {key: part[row] for key, part in self.numbers.items()}
-        one_step(optimizer)
-        for row, parameter in enumerate(parameters):
-            for key, value in optimizer.state[parameter].items():
-                if not isinstance(value, Tensor):
-                    continue
-                of_elements = value.shape == parameter.shape
-                kept = self.elements if of_elements else self.numbers
-                if key not in kept:
-                    kept[key] = value.new_zeros(whole.value.shape if of_elements else (len(parameters), *value.shape))
-                if value.data_ptr() != kept[key][row].data_ptr() or not of_elements:
-                    kept[key][row] = value
 
 
 class Learner:
@@ -141,8 +37,8 @@ class Learner:
         self._gathered = torch.zeros_like(settings.lr, dtype=torch.long)
         gathers = settings.accumulate > 1
         self._sum = {name: torch.zeros_like(part) for name, part in parameters.items() if gathers}
-        self.kept = _Kept()
-        self.wholes: dict[int, _Whole] = {}  # of this learner, and of it and another one
+        self.kept = Kept()
+        self.wholes: dict[int, Whole] = {}  # of this learner, and of it and another one
         self._latest: tuple[Tensor, Tensor, Tensor] | None = None  # progress, limit and learning rate
 
     def step(
@@ -280,28 +176,31 @@ class Learner:
 
 
 class Together:
-    """Two learners of the same runs that take each step at the same time, as one tensor: in half as many operations.
+    """Two learners of the same runs that take each step at the same time, where they fit as one tensor.
 
-    Every number is the one that the learner would have alone. Until `end`, what torch's optimizer keeps is here, and
-    nobody else changes the parameters.
+    That takes half as many operations, and every number is the one that the learner would have alone. Until `end`, what
+    torch's optimizer keeps is here, and nobody else changes the parameters.
 
     Args:
-        learners: for which `fit` is true.
+        first, second: the learners.
+        masked: some runs may stay as they are in a step; each learner then takes its own.
     """
 
-    def __init__(self, *learners: Learner) -> None:
-        self._learners = learners
-        self._kept = _Kept()
+    def __init__(self, first: Learner, second: Learner, masked: bool) -> None:
+        self._learners = first, second
         self._known = False
-        runs, sizes = len(learners[0].steps), _whole_of(learners).sizes
-        width = max(map(_filled, sizes))
-        for key, first in learners[0].kept.elements.items():
-            joined = self._kept.elements[key] = first.new_zeros(len(learners) * runs, width)
-            for rows, learner in zip(joined.split(runs), learners, strict=True):
-                part = learner.kept.elements[key]
-                rows[:, : part.shape[1]] = part
-        for key in learners[0].kept.numbers:
-            self._kept.numbers[key] = torch.cat([learner.kept.numbers[key] for learner in learners])
+        self.as_one = not masked and self.fit(first, second)
+        if not self.as_one:
+            return
+        self._kept = Kept()
+        runs, width = len(first.steps), max(map(filled, _whole_of(self._learners).sizes))
+        for key, part in first.kept.elements.items():
+            joined = self._kept.elements[key] = part.new_zeros(2 * runs, width)
+            for rows, learner in zip(joined.split(runs), self._learners, strict=True):
+                own = learner.kept.elements[key]
+                rows[:, : own.shape[1]] = own
+        for key in first.kept.numbers:
+            self._kept.numbers[key] = torch.cat([learner.kept.numbers[key] for learner in self._learners])
 
     @staticmethod
     def fit(first: Learner, second: Learner) -> bool:
@@ -317,34 +216,48 @@ class Together:
         return alike and kinds[0][2] == 1 and len({*first.steps, *second.steps}) == 1
 
     def step(
-        self, gradients: Sequence[Parameters], progress: Float[Tensor, " runs"]
+        self,
+        gradients: Sequence[Parameters],
+        progress: Float[Tensor, " runs"],
+        going: Bool[Tensor, " runs"] | None = None,
     ) -> list[tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]]:
-        """`Learner.step` of both."""
+        """`Learner.step` of both: norms and learning rates.
+
+        Args:
+            gradients: of each learner's loss.
+            progress: as for `Learner.step`.
+            going: the same; only where `masked`.
+        """
+        if not self.as_one:
+            pairs = zip(self._learners, gradients, strict=True)
+            return [learner.step(own, progress, going) for learner, own in pairs]
         found = _all_step(self._learners, self._kept, gradients, progress, self._known)
         self._known = True
         return found
 
     def end(self) -> None:
         """Give each learner back what torch's optimizer keeps of it."""
+        if not self.as_one:
+            return
         runs = len(self._learners[0].steps)
         for place, (learner, size) in enumerate(zip(self._learners, _whole_of(self._learners).sizes, strict=True)):
             rows = slice(place * runs, (place + 1) * runs)
             elements, numbers = self._kept.elements.items(), self._kept.numbers.items()
-            learner.kept.elements = {key: part[rows, : _filled(size)].clone() for key, part in elements}
+            learner.kept.elements = {key: part[rows, : filled(size)].clone() for key, part in elements}
             learner.kept.numbers = {key: part[rows].clone() for key, part in numbers}
 
 
-def _whole_of(learners: Sequence[Learner]) -> _Whole:
+def _whole_of(learners: Sequence[Learner]) -> Whole:
     """Their scratch, made once."""
     wholes = learners[0].wholes
     if len(learners) not in wholes:
-        wholes[len(learners)] = _Whole.of(learners)
+        wholes[len(learners)] = Whole.of(learners[0].settings, [learner.parameters for learner in learners])
     return wholes[len(learners)]
 
 
 def _all_step(
     learners: Sequence[Learner],
-    kept: _Kept,
+    kept: Kept,
     gradients: Sequence[Parameters],
     progress: Float[Tensor, " runs"],
     known: bool = False,

@@ -61,6 +61,7 @@ class Rollout:
     between windows of 16 steps, whenever they like: a run with long episodes holds up no other, and the steps of all
     are computed together. Each run's generator gives, in this order, the noise of its resets and then, chunk by chunk
     of 64 steps until all of its copies have finished, the noise of its actions: nothing depends on the other runs.
+    Where copies are reset as they are, the noise of the first resets says what all later ones are, see `Resting`.
 
     Args:
         policy, env: of the batch of runs.

@@ -12,7 +12,8 @@ from pg_experiments import compose, load_policy, train
 from pg_experiments.batch import Batch
 from pg_experiments.env_config import GYMNASIUM_TASKS
 from pg_experiments.envs import envpool_env
-from pg_experiments.envs.envpool_env import DRAWING_IN_RESETS, EnvPoolEnv
+from pg_experiments.envs.envpool_copies import DRAWING_IN_RESETS
+from pg_experiments.envs.envpool_env import EnvPoolEnv
 from pg_experiments.envs.interface import BoxActions, DiscreteActions
 from pg_experiments.envs.seeds import EPISODES, episodes_of, following_noise, following_seeds, noise_of, seeds_of
 

@@ -386,20 +386,16 @@ def test_two_learners_together_take_the_steps_of_each_alone(name: str, dtype: to
     for iteration in range(3):
         progress = no_progress() + iteration / 4
         alone, both = ([each.select(everyone) for each in own] for own in (alone, both))
-        together = Together(*both) if iteration != 1 else None
-        assert Together.fit(*both)
+        together = Together(*both, masked=iteration == 1)
+        assert together.as_one == (iteration != 1)
         for step in range(4):
             expected = [each.step(slope(each.parameters, step), progress) for each in alone]
             gradients = [slope(each.parameters, step) for each in both]
-            if together:
-                found = together.step(gradients, progress)
-            else:
-                found = [each.step(own, progress) for each, own in zip(both, gradients, strict=True)]
+            found = together.step(gradients, progress)
             for mine, its in zip(found, expected, strict=True):
                 assert torch.equal(mine[0], its[0])
                 assert torch.equal(mine[1], its[1])
-        if together:
-            together.end()
+        together.end()
         for mine, its in zip(both, alone, strict=True):
             torch.testing.assert_close(mine.state(), its.state(), rtol=0, atol=0)
 

@@ -25,8 +25,7 @@ from pg_experiments.policies.networks import Network, Parameters
 from pg_experiments.rollout import Episodes, Trajectory
 from pg_experiments.schedules import schedule_factors
 
-# of a minibatch
-MEANS = ("loss/policy", "policy/entropy", "policy/approximate_kl", "policy/clip_fraction")
+OF_A_MINIBATCH = ("loss/policy", "policy/entropy", "policy/approximate_kl", "policy/clip_fraction")
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,7 @@ class PPO:
         coefficient = self.entropy_coefficient * schedule_factors(self.entropy_schedule, progress)
         going, means = torch.ones(runs, dtype=torch.bool), Means()
         stops = bool((self.target_kl < torch.inf).any(0))
-        fits = not stops and Together.fit(policy_learner, baseline_learner)
-        together = Together(policy_learner, baseline_learner) if fits else None
+        learners = Together(policy_learner, baseline_learner, masked=stops)
         for place, (epoch, own, chosen) in enumerate(self._minibatches(orders)):
             if place % self.minibatches == 0:
                 if self.recompute_advantage and place:
@@ -138,22 +136,15 @@ class PPO:
             )
             of_loss, value_loss = self._value_gradients(network, of_values, own, seen, target)
             of_head, shared = own_and_shared(baseline, of_loss)
-            found["loss/baseline"] = value_loss
-            of_policy = added(of_policy, shared)
-            if together:
-                (norm, lr), (baseline_norm, _) = together.step([of_policy, of_head], progress)
-                means.add(None, {**found, "gradient/norm": norm, "gradient/baseline_norm": baseline_norm})
-                continue
-            means.add(going, found)
-            if place:  # in the first minibatch the policy is the one that played
+            means.add(going, {**found, "loss/baseline": value_loss})
+            if place and stops:  # in the first minibatch the policy is the one that played
                 going = going & ~(found["policy/approximate_kl"] > self.target_kl)
                 if not bool(going.any(0)):
                     break
-            norm, lr = policy_learner.step(of_policy, progress, going)
-            baseline_norm, _ = baseline_learner.step(of_head, progress, going)
+            gradients = [added(of_policy, shared), of_head]
+            (norm, lr), (baseline_norm, _) = learners.step(gradients, progress, going if stops else None)
             means.add(going, {"gradient/norm": norm, "gradient/baseline_norm": baseline_norm})
-        if together:
-            together.end()
+        learners.end()
         metrics = {
             **means.values(),
             "policy/updates": means.counts["gradient/norm"].double(),
@@ -221,8 +212,8 @@ class PPO:
         is_clipped = (ratio - 1).abs() > samples.spread(clip[:, 0])
         objective = surrogate + entropy * samples.spread(coefficient)
         numbers = torch.stack([-objective, entropy, ratio - 1 - log_ratio, is_clipped.to(dtype)])
-        means = numbers.view(4, samples.runs, samples.size).sum(2) / samples.size
-        return found, dict(zip(MEANS, means.unbind(0), strict=True))
+        means = numbers.view(len(OF_A_MINIBATCH), samples.runs, samples.size).sum(2) / samples.size
+        return found, dict(zip(OF_A_MINIBATCH, means.unbind(0), strict=True))
 
     def _value_gradients(
         self,

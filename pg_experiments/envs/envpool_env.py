@@ -1,8 +1,8 @@
 """EnvPool's environments behind the same interface as the native ones: C++ on one thread."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pg_experiments.backend_config import DIFFERENT
 from pg_experiments.devices import from_numpy
+from pg_experiments.envs.envpool_copies import DRAWING_IN_RESETS, Copies, answers, with_used_pools
 from pg_experiments.envs.gymnasium_adapter import gymnasium_copies
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition, Twin
 from pg_experiments.envs.seeds import EPISODES, episodes_of, following_noise, following_seeds, seeds_of
@@ -20,25 +21,6 @@ from pg_experiments.errors import ConfigError, first_line, nearest
 KEY = "env.backend"
 MOST_AHEAD = 8  # episodes of a copy for which another copy waits
 MOST_WAITING = 1024  # copies that wait, where that leaves one each: each is an environment in memory
-MUJOCO = (
-    "Ant",
-    "HalfCheetah",
-    "Hopper",
-    "Humanoid",
-    "HumanoidStandup",
-    "InvertedDoublePendulum",
-    "InvertedPendulum",
-    "Pusher",
-    "Reacher",
-    "Swimmer",
-    "Walker2d",
-)
-CLASSIC = ("Acrobot-v1", "CartPole-v0", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
-# which draw nothing in their steps, so that an episode's beginning is that of its seed and the resets before it
-DRAWING_IN_RESETS = frozenset(
-    {*(f"{name}-v{version}" for name in MUJOCO for version in (2, 3, 4, 5)), *CLASSIC}
-    | {"BipedalWalker-v3", "BipedalWalkerHardcore-v3"}
-)
 OURS = (  # no matter of env.kwargs
     "num_envs",
     "batch_size",
@@ -50,28 +32,6 @@ OURS = (  # no matter of env.kwargs
     "base_path",
     "render_mode",
 )
-
-
-class Copies(NamedTuple):
-    """Where the copies of every run are, `[runs, envs]`, and where those of their next episodes wait.
-
-    Attributes:
-        pools: of EnvPool.
-        pool: of every copy, its place in `pools`.
-        number: of every copy, its number in that pool.
-        seed: of every copy's episode.
-        episode: how many of its seed lie before it.
-        waiting: pool and number of the copies of the next episodes, `[runs, envs, episodes, 2]`; -1: there is none.
-        first: their first observations, `[runs, envs, episodes, observation]`.
-    """
-
-    pools: list[Any]
-    pool: NDArray[np.int32]
-    number: NDArray[np.int32]
-    seed: NDArray[np.int64]
-    episode: NDArray[np.int64]
-    waiting: NDArray[np.int32]
-    first: NDArray[Any]
 
 
 class EnvPoolEnv:
@@ -89,6 +49,9 @@ class EnvPoolEnv:
     EnvPool itself would call an episode truncated that ends in the very step of its limit, so its limit is one step
     behind ours and is never reached. It would also begin the next episode by itself in the step after the last one:
     that step is never asked for.
+
+    Attributes:
+        resets_in_place: whether `restart` resets copies as they are, see `Env`.
 
     Args:
         id: EnvPool's name of the environment.
@@ -153,7 +116,7 @@ class EnvPoolEnv:
         pool, observation = self._begun(seeds.reshape(-1), episodes.reshape(-1))
         self._real = noise.cpu().numpy().dtype
         number = np.arange(runs * envs, dtype=np.int32).reshape(runs, envs)
-        ahead = min(MOST_AHEAD, max(1, MOST_WAITING // (runs * envs))) if not self.resets_in_place else 1
+        ahead = 1 if self.resets_in_place else min(MOST_AHEAD, max(1, MOST_WAITING // (runs * envs)))
         waiting = np.full((runs, envs, ahead, 2), -1, np.int32)
         first = np.zeros((runs, envs, ahead, self.spec.observation_size), observation.dtype)
         copies = Copies([pool], np.zeros_like(number), number, seeds, episodes, waiting, first)
@@ -172,14 +135,10 @@ class EnvPoolEnv:
             own = noise.reshape(1, -1, 2)[:, from_numpy(chosen)]
             seeds, episodes = (found(own).cpu().numpy()[0] for found in (seeds_of, episodes_of))
             again = (state.seed.reshape(-1)[chosen] == seeds) & (state.episode.reshape(-1)[chosen] + 1 == episodes)
-            if self.resets_in_place and np.count_nonzero(again):
-                for given, copies in _answers(state, chosen[again], lambda pool, number, own: pool._reset(number)):
-                    observation[copies] = given["obs"]
-                if np.count_nonzero(again) < len(again):
-                    left = ~again
-                    state = self._exchanged(state, chosen[left], seeds[left], episodes[left], observation)
-            else:
-                state = self._exchanged(state, chosen, seeds, episodes, observation)
+            for given, copies in answers(state, chosen[again], lambda pool, number, own: pool._reset(number)):
+                observation[copies] = given["obs"]
+            if np.count_nonzero(other := ~again):
+                state = self._exchanged(state, chosen[other], seeds[other], episodes[other], observation)
             state.seed.reshape(-1)[chosen], state.episode.reshape(-1)[chosen] = seeds, episodes
         return state, from_numpy(observation).view(*over.shape, -1)
 
@@ -209,7 +168,7 @@ class EnvPoolEnv:
             place[other], number[other] = len(state.pools), np.arange(len(other), dtype=np.int32)
             waiting[other] = -1
             state = state._replace(pools=[*state.pools, pool])
-        return _with_used_pools(state)
+        return with_used_pools(state)
 
     def _with_waiting(self, state: Copies) -> Copies:
         """With one pool more, so that as many as there may be wait for the next episodes of every copy."""
@@ -260,9 +219,8 @@ class EnvPoolEnv:
         copies = running.numel()
         actions = action.cpu().numpy().reshape(copies, *action.shape[2:]).astype(self._action_type, copy=False)
         (playing,) = running.cpu().numpy().reshape(-1).nonzero()
-        found = _answers(
-            state, playing, lambda pool, number, own: pool._send([number, number, actions[own]])
-        )  # what its `step` does in twice the time
+        # what its `step` does in twice the time
+        found = answers(state, playing, lambda pool, number, own: pool._send([number, number, actions[own]]))
         if len(found) == 1 and len(playing) == copies:
             ((given, _),) = found
             observation, reward = (given[key].astype(self._real, copy=False) for key in ("obs", "reward"))
@@ -279,7 +237,7 @@ class EnvPoolEnv:
 
     def select(self, state: Copies, rows: Int64[Tensor, " rows"]) -> Copies:
         kept = rows.cpu().numpy()
-        return _with_used_pools(Copies(state.pools, *(part[kept] for part in state[1:])))
+        return with_used_pools(Copies(state.pools, *(part[kept] for part in state[1:])))
 
     def join(self, states: Sequence[Copies]) -> Copies:
         ahead = min(state.waiting.shape[2] for state in states)
@@ -293,34 +251,6 @@ class EnvPoolEnv:
             first = state.first[:, :, :ahead]
             parts.append((places[state.pool], state.number, state.seed, state.episode, waiting, first))
         return Copies(pools, *(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-
-def _answers(
-    state: Copies, chosen: NDArray[np.int64], ask: Callable[[Any, NDArray[np.int32], NDArray[np.int64]], None]
-) -> list[tuple[dict[str, NDArray[Any]], NDArray[np.int64]]]:
-    """What the pools answer about some copies, pool by pool; all are asked before the first has to answer."""
-    numbers, asked = state.number.reshape(-1), []
-    for place, pool in enumerate(state.pools):
-        own = chosen if len(state.pools) == 1 else chosen[state.pool.reshape(-1)[chosen] == place]
-        if len(own):
-            ask(pool, numbers[own], own)
-            asked.append((pool, own))
-    return [(dict(zip(pool._state_keys, pool._recv(), strict=True)), own) for pool, own in asked]
-
-
-def _with_used_pools(copies: Copies) -> Copies:
-    """The copies, without pools of which none is left."""
-    if len(copies.pools) == 1:
-        return copies
-    places = np.concatenate([copies.pool.reshape(-1), copies.waiting[..., 0].reshape(-1)])
-    (used,) = np.bincount(places + 1, minlength=len(copies.pools) + 1)[1:].nonzero()
-    if len(used) == len(copies.pools):
-        return copies
-    places = np.full(len(copies.pools) + 1, -1, np.int32)  # the last is that of none
-    places[used] = np.arange(len(used), dtype=np.int32)
-    waiting = copies.waiting.copy()
-    waiting[..., 0] = places[waiting[..., 0]]
-    return copies._replace(pools=[copies.pools[each] for each in used], pool=places[copies.pool], waiting=waiting)
 
 
 def _actions_of(space: Any) -> DiscreteActions | BoxActions:

@@ -115,6 +115,10 @@ class Env(Protocol):
     environment offers one more method, `restart(state, over, noise) -> (state, observation)`: it begins a new episode,
     from `noise` as in `reset`, in the copies where `over` `[runs, envs]` is True, and leaves the others alone, whose
     observations are not used. Such a state cannot be saved, and is made again by `replaying.py`.
+
+    A method `following_noise(noise) -> noise` may choose the noise of each copy's next episode, from that of its
+    episode: one that is cheaper to begin. With `resets_in_place = True` whole episodes begin with it too, see
+    `resting.py`.
     """
 
     @property

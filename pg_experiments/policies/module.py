@@ -12,7 +12,9 @@ from pg_experiments.algorithms.interface import rollout_steps_of
 from pg_experiments.checkpoint import load, missing, named
 from pg_experiments.config import Config, walk
 from pg_experiments.devices import CPU, on
+from pg_experiments.envs.checks import innermost
 from pg_experiments.envs.interface import action_width
+from pg_experiments.envs.restarting import tensors_of
 from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
@@ -21,8 +23,6 @@ from pg_experiments.saved_config import load_config
 from pg_experiments.sizing import available_bytes
 from pg_experiments.trust import as_names
 from pg_experiments.untrusted_files import size_inside, size_text
-
-STATE_NUMBERS = 256  # of a copy, besides what is as wide as its observation
 
 
 class PolicyModule(torch.nn.Module):
@@ -134,9 +134,11 @@ def _alike(saved: object, expected: Tensor) -> bool:
 
 
 def _rollout_bytes(parts: Parts, config: Config) -> int:
-    """At most, of episodes in progress: each copy's state, some observations wide, or the actions that led there."""
+    """Of the episodes in progress: each copy's state, or the actions that led there."""
     if rollout_steps_of(parts.algorithm) is None:
         return 0
-    spec = parts.env.spec
-    numbers = spec.max_episode_steps * action_width(spec.actions) + 4 * spec.observation_size + STATE_NUMBERS
-    return num_envs(config) * numbers * 8
+    env, dtype = parts.env, DTYPES[config.dtype]
+    if hasattr(innermost(env), "restart"):  # see `replaying.py`; whole numbers have 8 bytes
+        return num_envs(config) * env.spec.max_episode_steps * action_width(env.spec.actions) * 8
+    state, _ = env.reset(torch.full((1, 1, env.spec.reset_noise_size), 0.5, dtype=dtype))
+    return num_envs(config) * sum(part.numel() * part.element_size() for part in tensors_of(state))
