@@ -24,6 +24,7 @@ from pg_experiments.policies.head import HeadPolicy
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.softmax import TabularSoftmax
 from pg_experiments.reports.collect import Run
+from pg_experiments.runs import name_of_option
 from pg_experiments.surroundings import versions, versions_of
 from pg_experiments.wrapper_config import (
     NormalizeObservationConfig,
@@ -187,15 +188,10 @@ def _origin(chosen: Format, config: Config, run: Run, checkpoint: str, check: Ch
     used = ", ".join(f"{name} {found}" for name, found in (versions() | versions_of(chosen.modules)).items())
     return [
         f"- Run: `{printable(run.folder.resolve().name)}`, {run.status}; checkpoint `{printable(checkpoint)}`.",
-        f"- Policy: `{_class(config.policy)}`; seed {config.seed}.",
+        f"- Policy: `{printable(name_of_option(config.policy))}`; seed {config.seed}.",
         f"- Config hash (`config_sha256`): `{config_sha256(config)}`.",
         f"- Evaluation of the run: {evaluation}.",
         f"- Checked: read back by its own runtime and compared with the original policy: {check.line()}, in batches "
         f"of 1, of 7 and of all; allowed is {TOLERANCE:g}, relative where a value is larger than 1.",
         f"- Written with {used}.",
     ]
-
-
-def _class(policy: Any) -> str:
-    target = policy["_target_"] if isinstance(policy, dict) else policy._target_
-    return printable(str(target)).rpartition(".")[2]
