@@ -52,24 +52,28 @@ def native_steps(name: str, runs: int, envs: int) -> Steps:
     starts, used = _starts(env, size, generator), 0
     state, _ = env.reset(torch.rand(runs, envs, size, generator=generator))
     state = tuple(part.clone() for part in state)
-    begin = torch.randint(-limit, 0, (COPIES,), generator=generator).numpy()  # step at which each episode began
+    # for each step, modulo the limit, the copies that reach the limit there unless their episode ends before
+    begin = torch.randint(-limit, 0, (COPIES,), generator=generator).numpy()
+    due = [[(begin == now - limit).nonzero()[0]] for now in range(limit)]
     running = torch.ones(runs, envs, dtype=torch.bool)
-    now, oldest = 0, int(begin.min())  # not after the oldest episode's beginning
+    now = 0
 
     def steps(count: int) -> None:
-        nonlocal state, now, oldest, starts, used
+        nonlocal state, now, starts, used
         for _ in range(count):
             after = env.step(state, actions[now % ACTIONS], running)
             state, now = after.state, now + 1
             over = after.terminated.numpy().reshape(COPIES)
-            if oldest <= now - limit:
-                over = over | (begin <= now - limit)
-                oldest = int(begin[~over].min(initial=now))
+            for copies in (late := due[now % limit]):
+                if len(copies := copies[begin[copies] == now - limit]):
+                    over[copies] = True
+            late.clear()
             (ended,) = over.nonzero()
             if used + len(ended) > COPIES:
                 starts, used = _starts(env, size, generator), 0
             own = slice(used, used + len(ended))
             used, begin[ended] = own.stop, now
+            late.append(ended)
             for part, start in zip((after.observation, *state), starts, strict=True):
                 part.numpy().view(start.dtype).reshape(start.shape)[ended] = start[own]
 

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from pg_experiments.envs.constants import constants
 from pg_experiments.envs.interface import DiscreteActions, EnvSpec, Transition, Twin
 from pg_experiments.envs.twins import gymnasium_twin, put_state
 
@@ -18,10 +19,16 @@ LENGTH = 1.0  # m, of the upper link
 CENTRE = 0.5  # m, from a link's joint to its centre of mass
 INERTIA = 1.0  # kg m^2, of each link about its centre of mass
 TIME_STEP = 0.2  # s
+TORQUES = (-1.0, 0.0, 1.0)  # N m
 MAX_SPEEDS = (4 * math.pi, 9 * math.pi)  # rad/s
 START = 0.1  # rad and rad/s
 
+COUPLING = MASS * LENGTH * CENTRE  # kg m², by which the equations of motion are divided
+INERTIAS = ((INERTIA + MASS * CENTRE**2 + MASS * LENGTH**2) / COUPLING, (INERTIA + MASS * CENTRE**2) / COUPLING)
+WEIGHTS = (-MASS * (CENTRE + LENGTH) * GRAVITY / COUPLING, -MASS * CENTRE * GRAVITY / COUPLING)  # 1/s²
+
 State = tuple[Float[Tensor, "runs envs"], ...]
+Pair = tuple[Float[Tensor, "runs envs"], Float[Tensor, "runs envs"]]  # of the upper and the lower link
 
 
 @dataclass(frozen=True)
@@ -49,18 +56,23 @@ class Acrobot:
         return state, self._observation(state)
 
     def step(self, state: State, action: Int64[Tensor, "runs envs"], running: Bool[Tensor, "runs envs"]) -> Transition:
-        torque = (action - 1).to(state[0].dtype)
-        first, second, first_speed, second_speed = _after_a_step(state, torque)
+        dtype, device = state[0].dtype, state[0].device
+        turns, top, won, cost = constants(dtype, device, 1 / (2 * math.pi), -1.0, 0.0, -1.0)
+        first, lower, first_speed, lower_speed = _after_a_step(state, _torques(dtype, device).take(action))
+        second = torch.sub(lower, first)
         state = (
-            _wrapped(first),
-            _wrapped(second),
+            # the same angles in [-π, π]; one that is there already stays as it is in every bit
+            first.add_((first * turns).round_(), alpha=-2 * math.pi),
+            second.add_((second * turns).round_(), alpha=-2 * math.pi),
             first_speed.clamp(-MAX_SPEEDS[0], MAX_SPEEDS[0]),
-            second_speed.clamp(-MAX_SPEEDS[1], MAX_SPEEDS[1]),
+            lower_speed.sub_(first_speed).clamp_(-MAX_SPEEDS[1], MAX_SPEEDS[1]),
         )
-        height = -torch.cos(state[0]) - torch.cos(state[0] + state[1])  # m, of the tip above the upper joint
-        terminated = height > 1
-        reward = terminated.to(height.dtype) - 1
-        return Transition(state, self._observation(state), reward, terminated, torch.zeros_like(terminated))
+        observation = self._observation(state)
+        # of the tip below the upper joint, m: the cosines of both links' angles to the vertical
+        depth = torch.cos_(lower).add_(observation[..., 0])
+        terminated = depth < top
+        reward = torch.where(terminated, won, cost)
+        return Transition(state, observation, reward, terminated, torch.zeros_like(terminated))
 
     def twin(self) -> Twin:
         return gymnasium_twin(self, "Acrobot-v1", put_state, 4)
@@ -78,40 +90,60 @@ class Acrobot:
         return torch.stack((*angles, first_speed, second_speed), -1)
 
 
-def _after_a_step(state: State, torque: Float[Tensor, "runs envs"]) -> list[Float[Tensor, "runs envs"]]:
-    """The classic Runge-Kutta step of fourth order."""
+def _after_a_step(state: State, torque: Float[Tensor, "runs envs"]) -> State:
+    """The classic Runge-Kutta step of fourth order: both angles to the vertical, and their velocities.
 
-    def moved(slopes: State, seconds: float) -> State:
-        return tuple(torch.add(part, slope, alpha=seconds) for part, slope in zip(state, slopes, strict=True))
-
-    first = _derivatives(state, torque)
-    second = _derivatives(moved(first, TIME_STEP / 2), torque)
-    third = _derivatives(moved(second, TIME_STEP / 2), torque)
-    fourth = _derivatives(moved(third, TIME_STEP), torque)
-    return [
-        torch.add(part, a + 2 * b + 2 * c + d, alpha=TIME_STEP / 6)
-        for part, a, b, c, d in zip(state, first, second, third, fourth, strict=True)
-    ]
-
-
-def _derivatives(state: State, torque: Float[Tensor, "runs envs"]) -> State:
-    """Angular velocities, rad/s, and angular accelerations, rad/s²."""
+    Of x'' = f(x, x') with slopes of the velocity a, b, c and d, its step of h seconds is
+    x + h x' + h² (a + b + c) / 6 and x' + h (a + 2 b + 2 c + d) / 6.
+    """
     first, second, first_speed, second_speed = state
-    sine, cosine = torch.sin(second), torch.cos(second)
-    own = MASS * CENTRE**2 + INERTIA  # of a link about its joint, kg m²
-    coupling = MASS * LENGTH * CENTRE  # kg m²
-    whole = 2 * coupling * cosine + (2 * own + MASS * LENGTH**2)
-    shared = coupling * cosine + own
-    lower_weight = MASS * CENTRE * GRAVITY * torch.sin(first + second)
-    upper_weight = (MASS * CENTRE + MASS * LENGTH) * GRAVITY * torch.sin(first) + lower_weight
-    pull = upper_weight - coupling * sine * second_speed * (second_speed + 2 * first_speed)
-    ratio = shared / whole
-    second_push = torque + ratio * pull - coupling * sine * first_speed.square() - lower_weight
-    second_acceleration = second_push / (own - shared * ratio)
-    first_acceleration = -(shared * second_acceleration + pull) / whole
-    return first_speed, second_speed, first_acceleration, second_acceleration
+    angles = (first, torch.add(first, second))
+    speeds = (first_speed, torch.add(first_speed, second_speed))
+    half = TIME_STEP / 2
+
+    def later(parts: Pair, slopes: Pair, seconds: float) -> Pair:
+        return torch.add(parts[0], slopes[0], alpha=seconds), torch.add(parts[1], slopes[1], alpha=seconds)
+
+    a = _accelerations(angles, speeds, torque)
+    speeds_then = later(speeds, a, half)
+    b = _accelerations(later(angles, speeds, half), speeds_then, torque)
+    angles_then, speeds_then = later(angles, speeds_then, half), later(speeds, b, half)
+    c = _accelerations(angles_then, speeds_then, torque)
+    angles_then, speeds_then = later(angles, speeds_then, TIME_STEP), later(speeds, c, TIME_STEP)
+    d = _accelerations(angles_then, speeds_then, torque)
+    middle = later(b, c, 1.0)
+    slopes = later(a, middle, 1.0)
+    angles = later(later(angles, speeds, TIME_STEP), slopes, TIME_STEP**2 / 6)
+    slopes = later(later(slopes, middle, 1.0), d, 1.0)
+    return (*angles, *later(speeds, slopes, TIME_STEP / 6))
 
 
-def _wrapped(angle: Float[Tensor, "runs envs"]) -> Float[Tensor, "runs envs"]:
-    """The same angle in [-π, π]; one that is there already stays as it is in every bit."""
-    return torch.where(angle.abs() > math.pi, torch.remainder(angle + math.pi, 2 * math.pi) - math.pi, angle)
+def _accelerations(angles: Pair, speeds: Pair, torque: Float[Tensor, "runs envs"]) -> Pair:
+    """Angular accelerations of both links to the vertical, rad/s².
+
+    With the angles θ and φ to the vertical, s = sin(φ - θ), c = cos(φ - θ), and everything divided by m l l_c,
+
+        4.5 θ'' + c φ'' = s φ'² - 29.4 sin θ - 2 τ
+        c θ'' + 2.5 φ'' = -s θ'² - 9.8 sin φ + 2 τ
+
+    which are the source's equations, whose second angle is φ - θ, in coordinates in which they are short.
+
+    Args:
+        torque: 2 τ.
+    """
+    upper, lower = angles
+    numbers = constants(upper.dtype, upper.device, INERTIAS[1], INERTIAS[0] * INERTIAS[1], *WEIGHTS)
+    lower_inertia, product, upper_weight, lower_weight = numbers
+    between = torch.sub(lower, upper)
+    cosine, sine = torch.cos(between), between.sin_()
+    upper_side = torch.addcmul(-torque, torch.sin(upper), upper_weight).addcmul_(sine, speeds[1] * speeds[1])
+    lower_side = torch.addcmul(torque, torch.sin(lower), lower_weight).addcmul_(sine, speeds[0] * speeds[0], value=-1)
+    determinant = torch.addcmul(product, cosine, cosine, value=-1)
+    upper_acceleration = upper_side.mul_(lower_inertia).addcmul_(cosine, lower_side, value=-1).div_(determinant)
+    return upper_acceleration, lower_side.addcmul_(cosine, upper_acceleration, value=-1).div_(lower_inertia)
+
+
+@cache
+def _torques(dtype: torch.dtype, device: torch.device) -> Float[Tensor, " actions"]:
+    """2 τ of each action, see `_accelerations`."""
+    return torch.tensor(TORQUES, dtype=dtype, device=device) / COUPLING

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from pg_experiments.envs.constants import constants
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition, Twin
 from pg_experiments.envs.twins import gymnasium_twin, put_state
 
@@ -41,14 +42,17 @@ class _Road:
         return tuple(torch.cat(parts) for parts in zip(*states, strict=True))
 
     @staticmethod
-    def _moved(state: State, acceleration: Float[Tensor, "runs envs"]) -> State:
-        """The state one step later, with the engine's acceleration."""
+    def _moved(state: State, acceleration: Float[Tensor, "runs envs"], goal: float) -> tuple[State, Tensor]:
+        """The state one step later, with the engine's acceleration; and whether the car is at the goal then."""
         position, velocity = state
-        velocity = velocity + (acceleration - SLOPE * torch.cos(3 * position))
-        velocity = velocity.clamp(-MAX_SPEED, MAX_SPEED)
-        position = (position + velocity).clamp(LEFT, RIGHT)
-        velocity = torch.where((position == LEFT) & (velocity < 0), 0.0, velocity)
-        return position, velocity
+        slope, three, left, goal_position, still = constants(
+            position.dtype, position.device, SLOPE, 3.0, LEFT, goal, 0.0
+        )
+        velocity = torch.sub(acceleration, (three * position).cos_().mul_(slope)).add_(velocity)
+        velocity.clamp_(-MAX_SPEED, MAX_SPEED)
+        position = torch.add(position, velocity).clamp_(LEFT, RIGHT)
+        velocity = torch.where((position == left).logical_and_(velocity < still), still, velocity)
+        return (position, velocity), (position >= goal_position).logical_and_(velocity >= still)
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class MountainCar(_Road):
         return gymnasium_twin(self, "MountainCar-v0", put_state, 2)
 
     def step(self, state: State, action: Int64[Tensor, "runs envs"], running: Bool[Tensor, "runs envs"]) -> Transition:
-        state = self._moved(state, (action - 1).to(state[0].dtype) * PUSH)
-        terminated = (state[0] >= GOAL) & (state[1] >= 0)
+        pushes = _pushes(state[0].dtype, state[0].device)
+        state, terminated = self._moved(state, pushes.take(action), GOAL)
         reward = torch.full_like(state[0], -1.0)
         return Transition(state, torch.stack(state, -1), reward, terminated, torch.zeros_like(terminated))
 
@@ -100,7 +104,13 @@ class MountainCarContinuous(_Road):
         self, state: State, action: Float[Tensor, "runs envs 1"], running: Bool[Tensor, "runs envs"]
     ) -> Transition:
         force = action[..., 0]
-        state = self._moved(state, force.clamp(-1.0, 1.0) * FORCE)
-        terminated = (state[0] >= CONTINUOUS_GOAL) & (state[1] >= 0)
-        reward = terminated.to(force.dtype) * 100 - 0.1 * force.square()
+        engine, prize, cost = constants(force.dtype, force.device, FORCE, 100.0, 0.1)
+        state, terminated = self._moved(state, force.clamp(-1.0, 1.0).mul_(engine), CONTINUOUS_GOAL)
+        reward = (terminated * prize).sub_(force.square().mul_(cost))
         return Transition(state, torch.stack(state, -1), reward, terminated, torch.zeros_like(terminated))
+
+
+@cache
+def _pushes(dtype: torch.dtype, device: torch.device) -> Float[Tensor, " actions"]:
+    """What each of the three actions adds to the velocity."""
+    return torch.arange(-1, 2, dtype=dtype, device=device) * PUSH

@@ -10,8 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from pg_experiments.envs.constants import constants
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition, Twin
 from pg_experiments.envs.navigation_field import (
+    ACTION_COST,
+    BEND,
+    CLIMB_REWARD,
     CONTINUOUS_MAX_EPISODE_STEPS,
     DISCRETE_MAX_EPISODE_STEPS,
     DISCRETE_STEP,
@@ -20,13 +24,14 @@ from pg_experiments.envs.navigation_field import (
     LEFT,
     MAX_STEP,
     RIGHT,
+    SCALE,
+    SLOPE,
     START,
+    TARGET,
+    TARGET_RADIUS,
     UP,
     WIDTH,
-    climb_reward,
-    field_value,
     scaled_position,
-    within_target,
 )
 from pg_experiments.envs.twins import gymnasium_twin
 
@@ -66,7 +71,7 @@ class Navigation:
         running: Bool[Tensor, "runs envs"],
     ) -> Transition:
         angle, step_size = action[..., 0], action[..., 1].clamp(0.0, MAX_STEP)
-        return _move(state, torch.cos(angle) * step_size, torch.sin(angle) * step_size)
+        return _move(state, torch.cos(angle).mul_(step_size), torch.sin(angle).mul_(step_size))
 
     def twin(self) -> Twin:
         return gymnasium_twin(self, "pg_experiments/Navigation-v0", _way(), 2)
@@ -108,7 +113,7 @@ class NavigationDiscrete:
         running: Bool[Tensor, "runs envs"],
     ) -> Transition:
         move_x, move_y = _moves(state[0].dtype, state[0].device)
-        return _move(state, move_x[action], move_y[action])
+        return _move(state, move_x.take(action), move_y.take(action))
 
     def twin(self) -> Twin:
         return gymnasium_twin(self, "pg_experiments/NavigationDiscrete-v0", _way(), 2)
@@ -144,18 +149,23 @@ def _move(
     move_y: Float[Tensor, "runs envs"],
 ) -> Transition:
     """Move every copy by (move_x, move_y) m, as far as the border."""
-    value_before = field_value(*state)
-    x = (state[0] + move_x).clamp(0.0, WIDTH)
-    y = (state[1] + move_y).clamp(0.0, HEIGHT)
-    terminated = within_target(x, y)
-    value_after = torch.where(terminated, 1.0, field_value(x, y))
-    return Transition(
-        (x, y),
-        torch.stack(scaled_position(x, y), -1),
-        climb_reward(value_before, value_after),
-        terminated,
-        torch.zeros_like(terminated),
-    )
+    # the sums of navigation_field.py; a small step costs as much as its operations and the memory that they ask for
+    numbers = constants(move_x.dtype, move_x.device, *TARGET, *SCALE, *BEND, *SLOPE)
+    target_x, target_y, scale_x, scale_y, bend_x, bend_y, slope_x, slope_y = numbers
+    radius, climb, cost, one = constants(move_x.dtype, move_x.device, TARGET_RADIUS**2, CLIMB_REWARD, ACTION_COST, 1.0)
+
+    def field(x: Tensor, y: Tensor) -> Tensor:
+        along_y = (y * bend_y).add_(slope_y).mul_(y)
+        return (x * bend_x).add_(slope_x).mul_(x).add_(along_y)
+
+    x = torch.add(state[0], move_x).clamp_(0.0, WIDTH)
+    y = torch.add(state[1], move_y).clamp_(0.0, HEIGHT)
+    right, up = torch.sub(target_x, x), torch.sub(target_y, y)
+    terminated = right.mul_(right).add_(up.mul_(up)) <= radius
+    height = torch.where(terminated, one, field(x, y))
+    reward = height.sub_(field(*state)).mul_(climb).sub_(cost)
+    observation = torch.stack(((x * scale_x).sub_(one), (y * scale_y).sub_(one)), -1)
+    return Transition((x, y), observation, reward, terminated, torch.zeros_like(terminated))
 
 
 def _way() -> Callable[[Any, list[float]], None]:

@@ -14,6 +14,9 @@ TARGET = (WIDTH, HEIGHT)  # m, the maximum in the upper right corner
 TARGET_RADIUS = 0.02 * DIAGONAL  # m
 DISCRETE_STEP = WIDTH / 53  # m, length of every move of the discrete task
 MAX_STEP = 0.12 * WIDTH  # m, longest move of the continuous task
+SCALE = (2 / WIDTH, 2 / HEIGHT)  # 1/m, of what is observed of x and y
+BEND = (3 / (8 * WIDTH**2), 3 / (8 * HEIGHT**2))  # 1/m², of the field along x and y
+SLOPE = (1 / (8 * WIDTH), 1 / (8 * HEIGHT))  # 1/m, of the field in the lower left corner along x and y
 UP, DOWN, RIGHT, LEFT, STAY = range(5)
 CLIMB_REWARD = 10.0  # for the whole climb from 0 to 1
 ACTION_COST = 0.05  # of every action, a move or not
@@ -33,9 +36,7 @@ def field_value(x: Any, y: Any) -> Any:
     Returns:
         Height of the field, without unit, of the same type and shape.
     """
-    along_x = x * (x * (3 / (8 * WIDTH**2)) + 1 / (8 * WIDTH))
-    along_y = y * (y * (3 / (8 * HEIGHT**2)) + 1 / (8 * HEIGHT))
-    return along_x + along_y
+    return x * (x * BEND[0] + SLOPE[0]) + y * (y * BEND[1] + SLOPE[1])
 
 
 def within_target(x: Any, y: Any) -> Any:
@@ -46,7 +47,7 @@ def within_target(x: Any, y: Any) -> Any:
 
 def scaled_position(x: Any, y: Any) -> tuple[Any, Any]:
     """The position (m) on a scale where the rectangle is [-1, 1] by [-1, 1]: what the agent observes."""
-    return x * (2 / WIDTH) - 1, y * (2 / HEIGHT) - 1
+    return x * SCALE[0] - 1, y * SCALE[1] - 1
 
 
 def climb_reward(value_before: Any, value_after: Any) -> Any:

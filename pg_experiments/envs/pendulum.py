@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from pg_experiments.envs.constants import constants
 from pg_experiments.envs.interface import BoxActions, EnvSpec, Transition, Twin
 from pg_experiments.envs.twins import gymnasium_twin, put_state
 
@@ -52,16 +53,16 @@ class Pendulum:
     ) -> Transition:
         angle, angular_velocity = state
         torque = action[..., 0].clamp(-MAX_TORQUE, MAX_TORQUE)
-        centred_angle = torch.remainder(angle + math.pi, 2 * math.pi).sub_(math.pi)
-        cost = torch.addcmul(centred_angle.square(), angular_velocity, angular_velocity, value=0.1)
-        cost = torch.addcmul(cost, torque, torque, value=0.001)
+        half_turn, turn, none = constants(angle.dtype, angle.device, math.pi, 2 * math.pi, 0.0)
+        centred_angle = torch.add(angle, half_turn).remainder_(turn).sub_(half_turn)
+        reward = torch.addcmul(none, centred_angle, centred_angle, value=-1.0)
+        reward.addcmul_(angular_velocity, angular_velocity, value=-0.1).addcmul_(torque, torque, value=-0.001)
         angular_velocity = torch.add(angular_velocity, torch.sin(angle), alpha=1.5 * GRAVITY / LENGTH * TIME_STEP)
         angular_velocity.add_(torque, alpha=3.0 / (MASS * LENGTH**2) * TIME_STEP).clamp_(-MAX_SPEED, MAX_SPEED)
         angle = torch.add(angle, angular_velocity, alpha=TIME_STEP)
         never = torch.zeros_like(running)
-        return Transition(
-            (angle, angular_velocity), self._observation(angle, angular_velocity), cost.neg_(), never, never
-        )
+        state = (angle, angular_velocity)
+        return Transition(state, self._observation(*state), reward, never, never)
 
     def twin(self) -> Twin:
         return gymnasium_twin(self, "Pendulum-v1", put_state, 2)

@@ -58,22 +58,27 @@ class _Tabular:
 
     def reset(self, noise: Float[Tensor, "runs envs noise"]) -> tuple[tuple[Tensor, ...], Tensor]:
         """Start in a state drawn by the first number; the others are for the steps."""
-        place = _drawn(self.table.start.to(noise.dtype), noise[..., 0])
-        return (place, noise[..., 1:], torch.zeros_like(place)), self._observation(place, noise.dtype)
+        lookup = self._lookup(noise.dtype, noise.device)
+        place = (noise[..., :1] >= lookup.start).sum(-1)
+        return (place, noise[..., 1:], torch.zeros_like(place)), lookup.one_hot[place]
 
     def step(
         self, state: tuple[Tensor, ...], action: Int64[Tensor, "runs envs"], running: Bool[Tensor, "runs envs"]
     ) -> Transition:
         place, noise, steps = state
-        outcome = torch.zeros_like(place)
+        lookup = self._lookup(noise.dtype, noise.device)
+        chosen = torch.add(action, place, alpha=self.table.probability.shape[1]).view(-1)
         if noise.shape[-1]:
-            now = noise.gather(-1, steps.clamp(max=noise.shape[-1] - 1)[..., None])[..., 0]
-            outcome = _drawn(self.table.probability.to(noise.dtype)[place, action], now)
-        chosen = (place, action, outcome)
-        place, terminated = self.table.following[chosen], self.table.terminated[chosen]
-        reward = self.table.reward[chosen].to(noise.dtype)
-        observation = self._observation(place, noise.dtype)
-        return Transition((place, noise, steps + 1), observation, reward, terminated, torch.zeros_like(terminated))
+            now = noise.gather(-1, steps.clamp(max=noise.shape[-1] - 1)[..., None]).view(-1, 1)
+            outcome = (now >= lookup.bounds.index_select(0, chosen)).sum(-1)
+            chosen = outcome.add_(chosen, alpha=self.table.probability.shape[2])
+        following = lookup.following.index_select(0, chosen)
+        observation = lookup.one_hot.index_select(0, following).view(*place.shape, -1)
+        reward, terminated = (
+            part.index_select(0, chosen).view_as(place) for part in (lookup.reward, lookup.terminated)
+        )
+        state = (following.view_as(place), noise, steps + 1)
+        return Transition(state, observation, reward, terminated, torch.zeros_like(terminated))
 
     def select(self, state: tuple[Tensor, ...], rows: Int64[Tensor, " rows"]) -> tuple[Tensor, ...]:
         return tuple(part[rows] for part in state)
@@ -97,8 +102,48 @@ class _Tabular:
             value = (policy * (table.probability * after).sum(-1)).sum(-1)
         return (table.start * value).sum(-1)
 
-    def _observation(self, place: Int64[Tensor, "runs envs"], dtype: torch.dtype) -> Float[Tensor, "runs envs states"]:
-        return torch.eye(len(self.table.start), dtype=dtype)[place]
+    def _lookup(self, dtype: torch.dtype, device: torch.device) -> "_Lookup":
+        """Made once for a type and device."""
+        if (dtype, device) not in self._lookups:
+            table = self.table
+            self._lookups[dtype, device] = _Lookup(
+                _bounds(table.start.to(dtype)).to(device),
+                _bounds(table.probability.to(dtype)).flatten(0, 1).to(device),
+                table.following.flatten().to(device),
+                table.reward.flatten().to(dtype).to(device),
+                table.terminated.flatten().to(device),
+                torch.eye(len(table.start), dtype=dtype, device=device),
+            )
+        return self._lookups[dtype, device]
+
+    @cached_property
+    def _lookups(self) -> dict[tuple[torch.dtype, torch.device], "_Lookup"]:
+        return {}
+
+
+class _Lookup(NamedTuple):
+    """A table as a step reads it, row by row.
+
+    A uniform number stands for the first outcome whose cumulative probability is above it, so its place is the number
+    of cumulative probabilities, but for the last one, that it reaches.
+
+    Attributes:
+        start: cumulative probabilities of the states to start in, without the last.
+        bounds: the same of the outcomes of each action in each state.
+        following, reward, terminated: of each outcome of each action in each state.
+        one_hot: what is observed in each state.
+    """
+
+    start: Float[Tensor, " states-1"]
+    bounds: Float[Tensor, "states*actions outcomes-1"]
+    following: Int64[Tensor, " states*actions*outcomes"]
+    reward: Float[Tensor, " states*actions*outcomes"]
+    terminated: Bool[Tensor, " states*actions*outcomes"]
+    one_hot: Float[Tensor, "states states"]
+
+
+def _bounds(probability: Float[Tensor, "*rest outcomes"]) -> Float[Tensor, "*rest outcomes-1"]:
+    return probability.cumsum(-1)[..., :-1].contiguous()
 
 
 @dataclass(frozen=True)
@@ -213,14 +258,6 @@ def _table(size: Cell, outcomes: Callable[[Cell, int], list[Outcome]], start: Se
     terminated = torch.tensor([[[one[3] for one in own] for own in of_cell] for of_cell in filled])
     weights = torch.tensor(start, dtype=torch.float64)
     return Table(probability, following, reward, terminated, weights / weights.sum(-1))
-
-
-def _drawn(
-    probability: Float[Tensor, "*copies outcomes"], noise: Float[Tensor, "runs envs"]
-) -> Int64[Tensor, "runs envs"]:
-    """The outcome that a uniform number stands for: the first whose cumulative probability is above it."""
-    below = (noise[..., None] >= probability.cumsum(-1)).sum(-1)
-    return below.clamp(max=probability.shape[-1] - 1)
 
 
 def _put(env: Any, place: list[float]) -> None:
