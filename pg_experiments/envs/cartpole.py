@@ -58,7 +58,7 @@ class CartPole:
         sine, cosine = torch.sin(angle), torch.cos(angle)
         pushes, inertia_upright = _constants(angle.dtype, angle.device)
         push = pushes.take(action)
-        push.addcmul_(angular_velocity.square(), sine, value=POLE_MASS_LENGTH / MASS_TOTAL)
+        push.addcmul_(angular_velocity * angular_velocity, sine, value=POLE_MASS_LENGTH / MASS_TOTAL)
         inertia = torch.addcmul(inertia_upright, cosine, cosine, value=-POLE_MASS_LENGTH / MASS_TOTAL / GRAVITY)
         angular_acceleration = sine.addcmul_(cosine, push, value=-1 / GRAVITY).div_(inertia)
         acceleration = push.addcmul_(angular_acceleration, cosine, value=-POLE_MASS_LENGTH / MASS_TOTAL)
