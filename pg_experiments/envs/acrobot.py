@@ -28,7 +28,7 @@ INERTIAS = ((INERTIA + MASS * CENTRE**2 + MASS * LENGTH**2) / COUPLING, (INERTIA
 WEIGHTS = (-MASS * (CENTRE + LENGTH) * GRAVITY / COUPLING, -MASS * CENTRE * GRAVITY / COUPLING)  # 1/s²
 
 State = tuple[Float[Tensor, "runs envs"], ...]
-Pair = tuple[Float[Tensor, "runs envs"], Float[Tensor, "runs envs"]]  # of the upper and the lower link
+Both = Float[Tensor, "2 runs envs"]  # of the upper and the lower link
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Acrobot:
     def step(self, state: State, action: Int64[Tensor, "runs envs"], running: Bool[Tensor, "runs envs"]) -> Transition:
         dtype, device = state[0].dtype, state[0].device
         turns, top, won, cost = constants(dtype, device, 1 / (2 * math.pi), -1.0, 0.0, -1.0)
-        first, lower, first_speed, lower_speed = _after_a_step(state, _torques(dtype, device).take(action))
+        torque = _numbers(dtype, device)[-1].index_select(1, action.view(-1)).view(2, *action.shape)
+        (first, lower), (first_speed, lower_speed) = (part.unbind(0) for part in _after_a_step(state, torque))
         second = torch.sub(lower, first)
         state = (
             # the same angles in [-π, π]; one that is there already stays as it is in every bit
@@ -90,35 +91,32 @@ class Acrobot:
         return torch.stack((*angles, first_speed, second_speed), -1)
 
 
-def _after_a_step(state: State, torque: Float[Tensor, "runs envs"]) -> State:
-    """The classic Runge-Kutta step of fourth order: both angles to the vertical, and their velocities.
+def _after_a_step(state: State, torque: Both) -> tuple[Both, Both]:
+    """The classic Runge-Kutta step of fourth order: the angles of both links to the vertical, and their velocities.
 
     Of x'' = f(x, x') with slopes of the velocity a, b, c and d, its step of h seconds is
     x + h x' + h² (a + b + c) / 6 and x' + h (a + 2 b + 2 c + d) / 6.
     """
+    # both links in one tensor, because a small step costs as much as its operations
     first, second, first_speed, second_speed = state
-    angles = (first, torch.add(first, second))
-    speeds = (first_speed, torch.add(first_speed, second_speed))
-    half = TIME_STEP / 2
-
-    def later(parts: Pair, slopes: Pair, seconds: float) -> Pair:
-        return torch.add(parts[0], slopes[0], alpha=seconds), torch.add(parts[1], slopes[1], alpha=seconds)
+    angles = torch.stack((first, torch.add(first, second)))
+    speeds = torch.stack((first_speed, torch.add(first_speed, second_speed)))
+    half, whole = TIME_STEP / 2, TIME_STEP
 
     a = _accelerations(angles, speeds, torque)
-    speeds_then = later(speeds, a, half)
-    b = _accelerations(later(angles, speeds, half), speeds_then, torque)
-    angles_then, speeds_then = later(angles, speeds_then, half), later(speeds, b, half)
+    speeds_then = torch.add(speeds, a, alpha=half)
+    b = _accelerations(torch.add(angles, speeds, alpha=half), speeds_then, torque)
+    angles_then, speeds_then = torch.add(angles, speeds_then, alpha=half), torch.add(speeds, b, alpha=half)
     c = _accelerations(angles_then, speeds_then, torque)
-    angles_then, speeds_then = later(angles, speeds_then, TIME_STEP), later(speeds, c, TIME_STEP)
+    angles_then, speeds_then = torch.add(angles, speeds_then, alpha=whole), torch.add(speeds, c, alpha=whole)
     d = _accelerations(angles_then, speeds_then, torque)
-    middle = later(b, c, 1.0)
-    slopes = later(a, middle, 1.0)
-    angles = later(later(angles, speeds, TIME_STEP), slopes, TIME_STEP**2 / 6)
-    slopes = later(later(slopes, middle, 1.0), d, 1.0)
-    return (*angles, *later(speeds, slopes, TIME_STEP / 6))
+    slopes, middle = a.add_(b).add_(c), b.add_(c)
+    angles.add_(speeds, alpha=whole).add_(slopes, alpha=whole**2 / 6)
+    speeds.add_(slopes.add_(middle).add_(d), alpha=whole / 6)
+    return angles, speeds
 
 
-def _accelerations(angles: Pair, speeds: Pair, torque: Float[Tensor, "runs envs"]) -> Pair:
+def _accelerations(angles: Both, speeds: Both, torque: Both) -> Both:
     """Angular accelerations of both links to the vertical, rad/s².
 
     With the angles θ and φ to the vertical, s = sin(φ - θ), c = cos(φ - θ), and everything divided by m l l_c,
@@ -129,21 +127,28 @@ def _accelerations(angles: Pair, speeds: Pair, torque: Float[Tensor, "runs envs"
     which are the source's equations, whose second angle is φ - θ, in coordinates in which they are short.
 
     Args:
-        torque: 2 τ.
+        torque: -2 τ and 2 τ.
     """
-    upper, lower = angles
-    numbers = constants(upper.dtype, upper.device, INERTIAS[1], INERTIAS[0] * INERTIAS[1], *WEIGHTS)
-    lower_inertia, product, upper_weight, lower_weight = numbers
+    lower_inertia, product, weights, _ = _numbers(angles.dtype, angles.device)
+    upper, lower = angles.unbind(0)
     between = torch.sub(lower, upper)
     cosine, sine = torch.cos(between), between.sin_()
-    upper_side = torch.addcmul(-torque, torch.sin(upper), upper_weight).addcmul_(sine, speeds[1] * speeds[1])
-    lower_side = torch.addcmul(torque, torch.sin(lower), lower_weight).addcmul_(sine, speeds[0] * speeds[0], value=-1)
+    sides = torch.addcmul(torque, torch.sin(angles), weights)
+    (upper_side, lower_side), (upper_square, lower_square) = sides.unbind(0), torch.mul(speeds, speeds).unbind(0)
+    upper_side.addcmul_(sine, lower_square)
+    lower_side.addcmul_(sine, upper_square, value=-1)
     determinant = torch.addcmul(product, cosine, cosine, value=-1)
     upper_acceleration = upper_side.mul_(lower_inertia).addcmul_(cosine, lower_side, value=-1).div_(determinant)
-    return upper_acceleration, lower_side.addcmul_(cosine, upper_acceleration, value=-1).div_(lower_inertia)
+    lower_side.addcmul_(cosine, upper_acceleration, value=-1).div_(lower_inertia)
+    return sides
 
 
 @cache
-def _torques(dtype: torch.dtype, device: torch.device) -> Float[Tensor, " actions"]:
-    """2 τ of each action, see `_accelerations`."""
-    return torch.tensor(TORQUES, dtype=dtype, device=device) / COUPLING
+def _numbers(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """For `_accelerations`: 2.5, 4.5 · 2.5, the weights -29.4 and -9.8, and -2 τ and 2 τ of every action."""
+    weights, torques = (torch.tensor(numbers, dtype=dtype, device=device) for numbers in (WEIGHTS, TORQUES))
+    return (
+        *constants(dtype, device, INERTIAS[1], INERTIAS[0] * INERTIAS[1]),
+        weights[:, None, None],
+        torques / COUPLING * torch.tensor([[-1.0], [1.0]], dtype=dtype, device=device),
+    )

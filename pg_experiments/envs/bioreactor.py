@@ -26,6 +26,7 @@ from pg_experiments.envs.bioreactor_model import (
     YIELD,
     scaled_observation,
 )
+from pg_experiments.envs.constants import constants
 from pg_experiments.envs.interface import BoxActions, EnvSpec, Transition, Twin
 from pg_experiments.errors import ConfigError
 
@@ -128,10 +129,11 @@ def after_half_an_hour(
     outflow = torch.stack((-dilution - DEATH, -dilution))
     inflow = torch.stack((torch.zeros_like(dilution), dilution * FEED))
     gain = torch.tensor((MAX_GROWTH, -MAX_GROWTH / YIELD), dtype=biomass.dtype)[:, None, None]
+    (half_saturation,) = constants(biomass.dtype, biomass.device, HALF_SATURATION)
 
     def slope(state: Tensor) -> Tensor:
         biomass, substrate = state.unbind(0)
-        growing = (biomass * substrate).div_(substrate + HALF_SATURATION)  # X S / (K_S + S)
+        growing = (biomass * substrate).div_(substrate + half_saturation)  # X S / (K_S + S)
         return torch.addcmul(inflow, outflow, state).addcmul_(gain, growing)
 
     hours = STEP_HOURS / SUBSTEPS
