@@ -83,6 +83,8 @@ class FixedRollout:
         played: list[tuple[Tensor, ...]] = []
         env_actions: list[Tensor] = []  # to be played again, where an environment's state cannot be saved
         begun = torch.zeros_like(left)  # of each copy's episode, its first step in this rollout
+        # noise of each copy's next episode, and whose is not known: it is found for all of them as seldom as possible
+        following, unknown = torch.empty(0), running
         for step in range(self._steps):
             if step % CHUNK == 0:
                 action_noise, reset_noise = self._draw(min(CHUNK, self._steps - step))
@@ -98,8 +100,9 @@ class FixedRollout:
             if over.any():
                 fresh = reset_noise[step % CHUNK]
                 if self._replay and follow:
-                    fresh = self._replay.noise.clone()
-                    fresh[over] = follow(fresh[over][None])[0]  # of all copies it would take as long as their step
+                    if (over & unknown).any():
+                        following, unknown = follow(self._replay.noise), ~running
+                    fresh, unknown = torch.where(over[..., None], following, self._replay.noise), unknown | over
                 state, first = restarted(env, state, over, fresh)
                 observation = torch.where(over[..., None], first, observation)
                 left = torch.where(over, limit + step + 1, left)

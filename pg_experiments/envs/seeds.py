@@ -16,8 +16,8 @@ def seeds_of(noise: Float[Tensor, "runs envs 2"]) -> Int64[Tensor, "runs envs"]:
         >>> seeds_of(torch.tensor([[[0.0, 0.5], [0.5, 0.0]]])).tolist()
         [[16384, 1073741824]]
     """
-    high, low = ((noise.double() % 1) * torch.tensor([2.0**16, 2.0**15])).long().unbind(-1)
-    return high * 2**15 + low
+    high, low = (noise.double() % 1).mul_(2.0**16).unbind(-1)
+    return high.long() * 2**15 + (low / 2).long()
 
 
 def episodes_of(noise: Float[Tensor, "runs envs 2"]) -> Int64[Tensor, "runs envs"]:
