@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ PACKAGES = ("pg_experiments", "torch", "gymnasium", "hydra-core", "omegaconf", "
 
 def surroundings() -> dict[str, Any]:
     """The fields of `RunResult` that say where it was computed, by name; `threads` are those of this moment."""
+    return {**_of_this_process(), "threads": torch.get_num_threads()}
+
+
+@cache
+def _of_this_process() -> dict[str, Any]:
+    """Found once: what is installed later, or committed, is not what this process has imported; and it takes 40 ms."""
     commit, dirty = git_state()
     return {
         "versions": versions(),
@@ -24,7 +31,6 @@ def surroundings() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch_build": torch.version.git_version,
-        "threads": torch.get_num_threads(),
     }
 
 

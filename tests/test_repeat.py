@@ -216,6 +216,14 @@ def test_a_result_says_where_it_was_computed(trained):
     assert result["versions"]["torch"] == torch.__version__
 
 
+def test_what_a_process_has_imported_is_looked_up_once(monkeypatch):
+    first = surroundings.surroundings()
+    monkeypatch.setattr(surroundings, "git_state", lambda: pytest.fail("git was asked again"))
+    assert surroundings.surroundings() == first
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    assert surroundings.surroundings() == first | {"threads": 7}
+
+
 def _git(folder: Path, *arguments: str) -> str:
     who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
