@@ -10,7 +10,7 @@ from pg_experiments.dense import Dense
 from pg_experiments.exact import per_run
 from pg_experiments.gradients import outputs
 from pg_experiments.packing import NUMBERS_AT_ONCE, SAMPLES_AT_ONCE
-from pg_experiments.policies.networks import Network, Parameters, flat_of, layers_of, views_of
+from pg_experiments.policies.networks import Network, Parameters, layers_of
 from pg_experiments.rollout import Trajectory
 
 
@@ -81,12 +81,13 @@ def continuations(
     needed = truncated.any(2)
     needed[:, -1] = True
     found = torch.zeros(truncated.shape, dtype=next_observation.dtype)
-    flat, envs = flat_of(layers_of(network, parameters)), truncated.shape[2]
-    numbers = max(flat.shape[1], envs * network.numbers_per_sample)  # of one step of one run
+    layers, envs = layers_of(network, parameters), truncated.shape[2]
+    own = sum(part[0].numel() for layer in layers for part in layer)
+    numbers = max(own, envs * network.numbers_per_sample)  # of one step of one run
     for chosen in needed.nonzero().split(max(1, min(SAMPLES_AT_ONCE // envs, NUMBERS_AT_ONCE // numbers))):
         run, step = chosen.unbind(1)
-        layers = views_of(network, flat.index_select(0, run))
-        output = network.forward(layers, next_observation[run, step])[-1]
+        of_steps = [(weight.index_select(0, run), bias.index_select(0, run)) for weight, bias in layers]
+        output = network.forward(of_steps, next_observation[run, step])[-1]
         found[run, step] = output[:, :envs, 0]
     return found
 

@@ -98,8 +98,11 @@ class Batch:
         """Let some runs learn from their episodes. Only when all went well it changes anything."""
         rows = torch.tensor(runs)
         own, parts = self._own(runs)
-        policy = self.policy.select(rows)
-        baseline = self.baseline.select(rows) if self.baseline else None
+        everyone = list(runs) == list(range(len(self.configs)))
+        policy = self.policy.copy() if everyone else self.policy.select(rows)
+        baseline = self.baseline
+        if baseline:
+            baseline = baseline.copy() if everyone else baseline.select(rows)
         played = torch.tensor([self.env_steps[run] for run in runs], dtype=torch.float64)
         progress = played / own.numbers["total_env_steps"]
         before = {name: value[rows] for name, value in self.statistics.items()}
@@ -125,13 +128,12 @@ class Batch:
                 baseline.adapt(kl, stepped)
             iteration = iteration._replace(metrics={**iteration.metrics, "policy/kl": kl})
         iteration = with_env_problems(iteration, trajectory, name_of(self.parts.env))
-        if list(runs) == list(range(len(self.configs))):
+        if everyone:
             self.policy, self.baseline, self._lent = policy, baseline, False
         else:
             if self._lent:
-                everyone = torch.arange(len(self.configs))
-                self.policy, self._lent = self.policy.select(everyone), False
-                self.baseline = self.baseline.select(everyone) if self.baseline else None
+                self.policy, self._lent = self.policy.copy(), False
+                self.baseline = self.baseline.copy() if self.baseline else None
             self.policy.load(rows, policy.state())
             if self.baseline and baseline:
                 self.baseline.load(rows, baseline.state())

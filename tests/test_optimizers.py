@@ -340,12 +340,15 @@ def test_runs_that_stay_keep_their_state(name: str, steps_before: int) -> None:
     assert rows.tolist() == [1]
 
 
-def test_selecting_leaves_the_old_learner_as_it_was() -> None:
+@pytest.mark.parametrize(
+    "take", [lambda learner: learner.select(torch.tensor([2, 0])), Learner.copy], ids=["select", "copy"]
+)
+def test_selecting_and_copying_leave_the_old_learner_as_it_was(take: Callable[[Learner], Learner]) -> None:
     learner = Learner(settings(torch.optim.Adam), random_parameters())
     learner.step(slope(learner.parameters, 0), no_progress())
     before = learner.state(torch.arange(len(learner.steps)))
-    chosen = learner.select(torch.tensor([2, 0]))
-    chosen.step(slope(chosen.parameters, 1), no_progress(2))
+    chosen = take(learner)
+    chosen.step(slope(chosen.parameters, 1), no_progress(len(chosen.steps)))
     after = learner.state()
     for key, part in before["parameters"].items():
         assert torch.equal(after["parameters"][key], part)
@@ -354,6 +357,20 @@ def test_selecting_leaves_the_old_learner_as_it_was() -> None:
         for key, value in before[kind].items():
             assert torch.equal(after[kind][key], value), key
     assert torch.equal(after["steps"], before["steps"])
+
+
+@every_optimizer
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_copy_is_the_selection_of_all_runs(name: str, accumulate: int) -> None:
+    """With all that it has gathered and keeps, before a step and when both have gone on."""
+    learner = Learner(replace(settings(*FITTING[name]), accumulate=accumulate), random_parameters())
+    for iteration in range(3):
+        learner.step(slope(learner.parameters, iteration), no_progress())
+    both = [learner.copy(), learner.select(torch.arange(RUNS))]
+    for iteration in range(3):
+        torch.testing.assert_close(both[0].state(), both[1].state(), rtol=0, atol=0)
+        for each in both:
+            each.step(slope(each.parameters, iteration), no_progress())
 
 
 def test_the_state_of_rows_is_a_copy() -> None:

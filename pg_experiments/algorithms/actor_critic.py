@@ -15,7 +15,7 @@ from pg_experiments.baselines.shared_value import added, own_and_shared, value_p
 from pg_experiments.dense import Dense
 from pg_experiments.gradients import network_gradients, outputs, score_gradients
 from pg_experiments.metrics import explained_variance
-from pg_experiments.optimizers import Learner
+from pg_experiments.optimizers import Learner, Together
 from pg_experiments.packing import Pass
 from pg_experiments.policies.interface import Policy
 from pg_experiments.rollout import Episodes, Trajectory
@@ -110,9 +110,6 @@ class ActorCritic:
             find_advantages(value.view(runs, -1), Pass(torch.arange(runs), slice(None)))
             found = network_gradients(network, of_values, samples, observation, value_gradient)
         own, shared = own_and_shared(baseline, found)
-        baseline_norm, _ = baseline_learner.step(own, progress)
-        for _ in range(baseline.updates_per_iteration - 1):
-            baseline_learner.step(network_gradients(network, of_values, samples, observation, value_gradient), progress)
 
         weight = samples.normalized(advantage) if self.normalize_advantage else advantage
         coefficient = (self.entropy_coefficient * schedule_factors(self.entropy_schedule, progress)).to(dtype)
@@ -127,7 +124,11 @@ class ActorCritic:
 
         own_coefficient = coefficient * share if rewards_entropy else None
         found = score_gradients(policy, policy_learner.parameters, samples, observation, action, weigh, own_coefficient)
-        norm, lr = policy_learner.step(added(found, shared), progress)
+        learners = Together(policy_learner, baseline_learner, masked=False)
+        (norm, lr), (baseline_norm, _) = learners.step([added(found, shared), own], progress)
+        learners.end()
+        for _ in range(baseline.updates_per_iteration - 1):
+            baseline_learner.step(network_gradients(network, of_values, samples, observation, value_gradient), progress)
         objective = log_prob * weight + entropy * samples.spread(coefficient)
         metrics = {
             "loss/policy": -samples.mean(objective),

@@ -25,6 +25,10 @@ class History:
         """A copy with the given runs only."""
         return History({name: part[rows] for name, part in self.parameters.items()})
 
+    def copy(self) -> "History":
+        """A copy with all runs."""
+        return History({name: part.clone() for name, part in self.parameters.items()})
+
     def state(self, rows: Int64[Tensor, " rows"] | None = None) -> dict[str, Any]:
         """A copy of everything, as tensors whose rows are the runs.
 
