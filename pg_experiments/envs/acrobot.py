@@ -58,7 +58,7 @@ class Acrobot:
     def step(self, state: State, action: Int64[Tensor, "runs envs"], running: Bool[Tensor, "runs envs"]) -> Transition:
         dtype, device = state[0].dtype, state[0].device
         turns, top, won, cost = constants(dtype, device, 1 / (2 * math.pi), -1.0, 0.0, -1.0)
-        torque = _numbers(dtype, device)[-1].index_select(1, action.view(-1)).view(2, *action.shape)
+        torque = _numbers(dtype, device)[-1].index_select(1, action.reshape(-1)).view(2, *action.shape)
         (first, lower), (first_speed, lower_speed) = (part.unbind(0) for part in _after_a_step(state, torque))
         second = torch.sub(lower, first)
         state = (

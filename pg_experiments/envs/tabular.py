@@ -67,7 +67,7 @@ class _Tabular:
     ) -> Transition:
         place, noise, steps = state
         lookup = self._lookup(noise.dtype, noise.device)
-        chosen = torch.add(action, place, alpha=self.table.probability.shape[1]).view(-1)
+        chosen = torch.add(action, place, alpha=self.table.probability.shape[1]).reshape(-1)
         if noise.shape[-1]:
             now = noise.gather(-1, steps.clamp(max=noise.shape[-1] - 1)[..., None]).view(-1, 1)
             outcome = (now >= lookup.bounds.index_select(0, chosen)).sum(-1)
