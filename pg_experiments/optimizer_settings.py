@@ -13,6 +13,7 @@ from pg_experiments.errors import ConfigError, first_line
 from pg_experiments.torch_steps import one_step
 
 TRIAL_STEPS = 30  # enough for a limit on step sizes to show
+_FOUND_TO_FIT: set[tuple[Any, str]] = set()  # class and arguments: trying one takes longer than an iteration
 FITTING = "Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop and SGD"
 
 
@@ -58,6 +59,9 @@ class OptimizerSettings:
         """
         if not (isinstance(self.torch_class, type) and issubclass(self.torch_class, torch.optim.Optimizer)):
             raise ConfigError(f"{key}._target_", self._name, f"is no torch.optim.Optimizer; {FITTING} are")
+        tried = (self.torch_class, repr(sorted(self.arguments.items())))
+        if tried in _FOUND_TO_FIT:
+            return
         rates = (0.5, 0.02)
         start = torch.tensor([[0.3, -1.2, 0.7], [2.0, 0.1, -0.4]], dtype=torch.float64)
         together = start.clone()
@@ -89,6 +93,7 @@ class OptimizerSettings:
             if not (value is None or isinstance(value, Tensor)):
                 kept = f"keeps {name} as {type(value).__name__}, and only tensors are kept between iterations"
                 raise ConfigError(f"{key}._target_", self._name, f"{kept}; {FITTING} can be used")
+        _FOUND_TO_FIT.add(tried)
 
     @property
     @on(CPU)

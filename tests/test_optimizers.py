@@ -472,6 +472,19 @@ def test_an_optimizer_that_fits_is_accepted(name: str) -> None:
     settings(*FITTING[name]).check("optimizer")
 
 
+def test_an_optimizer_is_tried_once_and_again_with_other_arguments() -> None:
+    tries: list[float] = []
+
+    class Watched(torch.optim.SGD):
+        def __init__(self, parameters: Any, lr: float, weight_decay: float = 0.0) -> None:
+            tries.append(weight_decay)
+            super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+
+    for weight_decay in (0.0, 0.0, 0.1, 0.0):
+        settings(Watched, {"weight_decay": weight_decay}).check("optimizer")
+    assert tries == [0.0] * 3 + [0.1] * 3
+
+
 def test_every_optimizer_of_torch_is_either_shared_or_refused() -> None:
     known = {torch_class.__name__ for torch_class, _ in FITTING.values()} | set(REFUSED)
     ours = {
