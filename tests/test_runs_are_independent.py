@@ -806,6 +806,7 @@ MAY_REDUCE_ALL = {  # what may look at all runs at once, because no run's number
     ("wrappers/repeat_action.py", "running.any()"),  # the same
     ("envs/bioreactor_picture.py", "values.max()"),  # the height of a drawing
     ("fixed_rollout.py", "over.any()"),  # whether any copy begins a new episode
+    ("fixed_rollout.py", "(over & unknown).any()"),  # when the noise of all copies' next episodes is found
     ("fixed_rollout.py", "left.min()"),  # when the first of all copies reaches its limit
     ("replaying.py", "played.max()"),  # how many steps to play again
     ("account.py", "iteration.episodes.finished[row].any()"),  # of one run
