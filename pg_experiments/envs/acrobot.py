@@ -58,7 +58,7 @@ class Acrobot:
     def step(self, state: State, action: Int64[Tensor, "runs envs"], running: Bool[Tensor, "runs envs"]) -> Transition:
         dtype, device = state[0].dtype, state[0].device
         turns, top, won, cost = constants(dtype, device, 1 / (2 * math.pi), -1.0, 0.0, -1.0)
-        torque = _numbers(dtype, device)[-1].index_select(1, action.reshape(-1)).view(2, *action.shape)
+        torque = _torques(dtype, device).index_select(1, action.reshape(-1)).view(2, *action.shape)
         (first, lower), (first_speed, lower_speed) = (part.unbind(0) for part in _after_a_step(state, torque))
         second = torch.sub(lower, first)
         state = (
@@ -129,7 +129,7 @@ def _accelerations(angles: Both, speeds: Both, torque: Both) -> Both:
     Args:
         torque: -2 τ and 2 τ.
     """
-    lower_inertia, product, weights, _ = _numbers(angles.dtype, angles.device)
+    lower_inertia, product, weights = _numbers(angles.dtype, angles.device)
     upper, lower = angles.unbind(0)
     between = torch.sub(lower, upper)
     cosine, sine = torch.cos(between), between.sin_()
@@ -144,11 +144,14 @@ def _accelerations(angles: Both, speeds: Both, torque: Both) -> Both:
 
 
 @cache
-def _numbers(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """For `_accelerations`: 2.5, 4.5 · 2.5, the weights -29.4 and -9.8, and -2 τ and 2 τ of every action."""
-    weights, torques = (torch.tensor(numbers, dtype=dtype, device=device) for numbers in (WEIGHTS, TORQUES))
-    return (
-        *constants(dtype, device, INERTIAS[1], INERTIAS[0] * INERTIAS[1]),
-        weights[:, None, None],
-        torques / COUPLING * torch.tensor([[-1.0], [1.0]], dtype=dtype, device=device),
-    )
+def _numbers(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Float[Tensor, "2 1 1"]]:
+    """For `_accelerations`: 2.5, 4.5 · 2.5, and the weights -29.4 and -9.8, in 1/s²."""
+    lower_inertia, product = constants(dtype, device, INERTIAS[1], INERTIAS[0] * INERTIAS[1])
+    return lower_inertia, product, torch.tensor(WEIGHTS, dtype=dtype, device=device)[:, None, None]
+
+
+@cache
+def _torques(dtype: torch.dtype, device: torch.device) -> Float[Tensor, "2 actions"]:
+    """-2 τ and 2 τ of every action, see `_accelerations`."""
+    torque = torch.tensor(TORQUES, dtype=dtype, device=device) / COUPLING
+    return torch.stack((-torque, torque))
