@@ -135,7 +135,7 @@ class Learner:
         return chosen
 
     def copy(self) -> "Learner":
-        """A copy with all runs: what `select` of all of them gives, with fewer operations, and with the same scratch."""
+        """A copy with all runs: what `select` of all gives, with fewer operations and the same scratch."""
         copied = copy(self)
         copied.parameters, copied._sum = _copies(self.parameters), _copies(self._sum)
         copied.steps, copied.factor, copied._gathered = list(self.steps), self.factor.clone(), self._gathered.clone()
