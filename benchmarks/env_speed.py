@@ -53,8 +53,8 @@ def native_steps(name: str, runs: int, envs: int) -> Steps:
     state, _ = env.reset(torch.rand(runs, envs, size, generator=generator))
     state = tuple(part.clone() for part in state)
     # for each step, modulo the limit, the copies that reach the limit there unless their episode ends before
-    begin = torch.randint(-limit, 0, (COPIES,), generator=generator).numpy()
-    due = [[(begin == now - limit).nonzero()[0]] for now in range(limit)]
+    begin = torch.randint(1 - limit, 1, (COPIES,), generator=generator).numpy()
+    due = [[((begin - now) % limit == 0).nonzero()[0]] for now in range(limit)]
     running = torch.ones(runs, envs, dtype=torch.bool)
     now = 0
 
