@@ -1,7 +1,7 @@
 """The field of the navigation task: geometry, heights and shortest paths.
 
 Only + - * and comparisons touch a position, so that these lines serve floats, NumPy arrays and tensors alike. A step of
-`navigation.py` says the same of tensors with fewer operations, and is tested against Gymnasium's twins, which use these.
+`navigation.py` says the same of tensors with fewer operations, and is tested against the twins, which use these.
 """
 
 import math
