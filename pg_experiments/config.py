@@ -84,7 +84,7 @@ class OptimizerConfig:
 @dataclass(frozen=True)
 class AdamConfig(OptimizerConfig):
     _target_: str = "torch.optim.Adam"
-    betas: list[float] = checked([0.9, 0.999], at_least=0, at_most=1, items=(2, 2))
+    betas: list[float] = checked([0.9, 0.999], at_least=0, below=1, items=(2, 2))
     eps: float = checked(1e-8, at_least=0)
     weight_decay: float = checked(0.0, at_least=0)
 

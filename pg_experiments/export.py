@@ -108,6 +108,7 @@ def export(
     assert isinstance(policy, ExportablePolicy)
     module = policy.action_module(parameters)
     observation = sample_observations(policy, parameters, parts.env, DTYPES[config.dtype])
+    module(observation[:EXAMPLE_BATCH])  # what a policy makes once and keeps must not be made while it is traced
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / path.name
         write(chosen, module, outputs(parts.trained_policy), observation[:EXAMPLE_BATCH], draft)

@@ -246,7 +246,7 @@ class Training:
             env_backend=taken(self.configs[run].env),
             **self.surroundings,
             run_dir=self.recording.paths[run] if self.recording.paths else None,
-            policy=PolicyModule(self.evaluations.policy, state["policy"]["parameters"]),
+            policy=PolicyModule(self.evaluations.policy, state["policy"]["parameters"], self.batch.parts.env),
         )
         if run in self.recording:
             problem = self.recording.finish(run, result, state, seconds, details, video)

@@ -20,6 +20,7 @@ def checked(
     above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    below: float | None = None,
     one_of: tuple[str, ...] | None = None,
     pattern: str | None = None,
     items: tuple[int, int] | None = None,
@@ -29,7 +30,7 @@ def checked(
 
     Args:
         default: the value when nothing is given; a list is copied for every config.
-        above, at_least, at_most: the range of a number (or of each number of a list).
+        above, at_least, at_most, below: the range of a number (or of each number of a list).
         one_of: the allowed words.
         pattern: regular expression of what is allowed, where `one_of` only describes it.
         items: the fewest and the most items of a list.
@@ -39,6 +40,7 @@ def checked(
         "above": above,
         "at_least": at_least,
         "at_most": at_most,
+        "below": below,
         "one_of": one_of,
         "pattern": pattern,
         "items": items,
@@ -80,13 +82,15 @@ def check_value(key: str, value: Any, metadata: dict[str, Any]) -> None:
 def _check_number(key: str, number: Any, metadata: dict[str, Any]) -> None:
     if not isinstance(number, int | float) or isinstance(number, bool):
         return
-    above, at_least, at_most = (metadata.get(limit) for limit in ("above", "at_least", "at_most"))
+    above, at_least, at_most, below = (metadata.get(limit) for limit in ("above", "at_least", "at_most", "below"))
     if isinstance(number, int) and at_most is None:
         at_most = LARGEST_INTEGER if number > LARGEST_INTEGER else None
     if not math.isfinite(number):
         raise ConfigError(key, number, "must be a finite number")
     if above is not None and not number > above:
         raise ConfigError(key, number, f"must be above {above}")
+    if below is not None and not (at_least or 0) <= number < below:
+        raise ConfigError(key, number, f"must be at least {at_least or 0} and below {below}")
     if at_least is not None and number < at_least:
         limits = f"from {at_least} to {at_most}" if at_most is not None else f"at least {at_least}"
         raise ConfigError(key, number, f"must be {limits}")

@@ -136,7 +136,8 @@ def name_folders_by_what_varies(arguments: Sequence[str]) -> list[str]:
     key = "hydra.job.config.override_dirname.exclude_keys"
     if not fixed or any(item.key_or_group == key for item in parsed):
         return list(arguments)
-    return [*arguments, f"{key}=[{','.join(dict.fromkeys(fixed))}]"]
+    place = list(arguments).index(flags.overrides[0])  # beside the others: the parser takes them in one piece
+    return [*arguments[:place], f"{key}=[{','.join(dict.fromkeys(fixed))}]", *arguments[place:]]
 
 
 class _CallableModule(ModuleType):

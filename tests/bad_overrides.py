@@ -220,7 +220,7 @@ def _wrong_lengths(metadata: dict[str, Any]) -> list[st.SearchStrategy[str]]:
 
 
 def _broken_numbers(kind: type, metadata: dict[str, Any]) -> st.SearchStrategy[str]:
-    above, least, most = (metadata.get(limit) for limit in ("above", "at_least", "at_most"))
+    above, least, most, below = (metadata.get(limit) for limit in ("above", "at_least", "at_most", "below"))
     values: list[st.SearchStrategy[str]] = [NO_NUMBER, NOT_FINITE]
     if kind is int:
         values.append(st.sampled_from(("1.5", "1e3", "-0.1", "1_0.0")))
@@ -233,6 +233,8 @@ def _broken_numbers(kind: type, metadata: dict[str, Any]) -> st.SearchStrategy[s
     lowest = least if least is not None else above
     if lowest is not None:
         values.append(st.floats(max_value=lowest, exclude_max=least is not None, allow_infinity=False).map(repr))
+    if below is not None:
+        values.append(st.floats(min_value=below, allow_infinity=False).map(repr))
     if most is not None:
         values.append(st.floats(min_value=most, exclude_min=True, allow_infinity=False).map(repr))
     values.append(st.integers(400, 5000).map(lambda digits: "9" * digits))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from type_checks import without_type_checks
+from type_checks import begin_a_test, spare_functions_inside_of_functions, without_type_checks
 
 # the same examples at every run, and nothing remembered; asked for more, other ones every time
 settings.register_profile(
@@ -17,6 +17,7 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("always the same")
+spare_functions_inside_of_functions()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,6 +47,7 @@ def _types_are_checked_where_parts_are_tested(request: pytest.FixtureRequest) ->
     A module of the latter says `TYPE_CHECKS = False`: its runs are as in a user's process, which checks none. Of a test
     with parameters, those are checked that bring a value which none before had; a new combination of old values is not.
     """
+    begin_a_test()
     is_slow, whole = request.node.get_closest_marker("slow"), not getattr(request.module, "TYPE_CHECKS", True)
     if is_slow is None and not whole and request.node.stash[NEW_VALUE]:
         yield

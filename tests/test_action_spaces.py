@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from own_spaces import ACTION_SPACES, leaves
+from own_spaces import ACTION_SPACES, OwnSpaces, leaves
 from torch import Generator, Tensor
 from type_checks import without_type_checks
 
@@ -143,6 +143,15 @@ def test_a_loaded_mixed_policy_gives_the_row_of_its_parts(tmp_path: Any) -> None
     assert ACTION_SPACES["dict"].contains(converter(ACTION_SPACES["dict"])(action[0].numpy()))
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "completed"
     assert len(leaves(converter(ACTION_SPACES["dict"])(action[1].numpy()))) == 4
+
+
+@every_space
+def test_a_loaded_policy_acts_in_the_space_of_the_environment(kind: str, tmp_path: Any) -> None:
+    (result,) = train([compose("policy=auto", *env(kind), "env.num_envs=4", "total_env_steps=40")], [tmp_path])
+    copy = OwnSpaces(kind)
+    observation, _ = copy.reset(seed=0)
+    for policy in (load_policy(tmp_path, trust="own_spaces"), result.policy):
+        copy.step(policy.act(observation))  # which refuses what is not in its space
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -203,6 +203,64 @@ def test_the_readme_says_what_goes_in_and_out_and_what_has_to_be_done_around(
 
 
 @pytest.mark.parametrize(
+    ("wrappers", "formula"),
+    [
+        ("time_awareness", "t / 10"),
+        ("{repeat_action:{times:4}},time_awareness", "t / 3"),
+        ("time_awareness,{repeat_action:{times:4}}", "4 t / 10"),
+        ("{repeat_action:{times:2}},time_awareness,{repeat_action:{times:3}}", "3 t / 5"),
+    ],
+)
+def test_the_time_in_the_readme_is_the_one_that_the_policy_has_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrappers: str, formula: str
+) -> None:
+    task = (*TINY, "env.max_episode_steps=10", f"env.wrappers=[{wrappers}]")
+    config = compose("policy=softmax", "env=cartpole", *task)
+    train([config], [tmp_path / "run"])
+    assert run(capsys, tmp_path / "run", "--format", "torch").code == 0
+    said = re.search(
+        r"Append the time to the observation: (.*) before", (tmp_path / "run/export/torch" / README).read_text()
+    )
+    assert said[1] == formula
+    factor, _, limit = said[1].partition("t / ")
+    env = build(stack([config])).env
+    state, observation = env.reset(torch.full((1, 1, env.spec.reset_noise_size), 0.5))
+    running = torch.ones(1, 1, dtype=torch.bool)
+    for decision in range(env.spec.max_episode_steps):
+        assert observation[0, 0, -1].item() == pytest.approx(float(factor or 1) * decision / float(limit))
+        state, observation, *_ = env.step(state, torch.full((1, 1), decision % 2), running)
+
+
+def test_the_readme_keeps_the_mask_apart_from_what_is_stacked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrappers = "env.wrappers=[time_awareness,{stack_frames:{frames:3}}]"
+    train([compose("policy=softmax", *DOORS, wrappers, *TINY)], [tmp_path / "run"])
+    ended = run(capsys, tmp_path / "run", "--format", "torch", "--trust", "masked_envs")
+    assert ended.code == 0, ended.err
+    text = (tmp_path / "run/export/torch" / README).read_text()
+    places = [text.index(part) for part in ("of the action_mask apart", "Append the time", "Stack:")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("format_name", FORMAT_NAMES)
+@pytest.mark.parametrize(
+    "task",
+    [
+        ("env=pendulum", "env.max_episode_steps=1"),
+        ("env=gymnasium", "env.id=own_spaces:OwnSpaces-v0", "env.kwargs.kind=whole_box", "env.max_episode_steps=1"),
+    ],
+)
+def test_a_policy_whose_episodes_are_one_step_is_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], format_name: str, task: tuple[str, ...]
+) -> None:
+    """Nothing has been played when it is traced, so nothing that it keeps was made before."""
+    train([compose("policy=gaussian", *TINY, *task)], [tmp_path / "run"])
+    ended = run(capsys, tmp_path / "run", "--format", format_name, "--trust", "own_spaces")
+    assert (ended.code, ended.err) == (0, "")
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--format", "onx"], "--format=onx: must be one of onnx, torchscript, torch. Did you mean 'onnx'?"),

@@ -264,6 +264,24 @@ def test_a_checkpoint_of_a_run_in_progress_is_read_without_trust(tmp_path):
     assert load_policy(tmp_path)(torch.zeros(1, 10)).shape == (1,)
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        ("policy=tabular_softmax", "env=frozen_lake", "env.map=[SFFFFFFFFF,FFFFFFFFFF,FFFFFFFFFF,FFFFFFFFFG]"),
+        ("policy=linear_softmax", "env=gymnasium", "env.id=CartPole-v1", "env.wrappers=[{stack_frames:{frames:50}}]"),
+    ],
+)
+def test_a_checkpoint_of_many_copies_with_large_observations_is_read(tmp_path, task):
+    """It holds what each copy shows, which may be more than all parameters."""
+    config = compose(
+        *task, "algorithm=actor_critic", "env.num_envs=512", "baseline.hidden_sizes=[4]", "total_env_steps=1"
+    )
+    (result,) = train([config], [tmp_path])
+    assert result.status == "completed"
+    observation = torch.zeros(1, result.policy.policy.spec.observation_size)
+    assert torch.equal(load_policy(tmp_path)(observation), result.policy(observation))
+
+
 # --- what is written --------------------------------------------------------------------------------------------------
 
 

@@ -224,14 +224,14 @@ def test_a_run_whose_tries_all_fail_keeps_its_policy_while_others_step():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("algorithm=trpo", "optimizer=adam"), "optimizer=Adam: would change the step .* fitting: sgd"),
-        (("algorithm=trpo", "optimizer.momentum=0.9"), "optimizer=SGD with momentum: would change the step"),
+        (("algorithm=trpo", "optimizer=adam"), "optimizer=adam: would change the step .* fitting: sgd"),
+        (("algorithm=trpo", "optimizer.momentum=0.9"), "optimizer=sgd with momentum: would change the step"),
         (("algorithm=trpo", "optimizer.lr=1.5"), "optimizer.lr=1.5: must be at most 1"),
         (("algorithm=trpo", "optimizer.accumulate_gradients=2"), "optimizer.accumulate_gradients=2: must be 1"),
         (("algorithm=trpo", "optimizer.schedule=kl_adaptive"), "optimizer.schedule=kl_adaptive: would change the step"),
         (
             ("algorithm=npg", "policy=tabular_softmax", "env=frozen_lake"),
-            r"policy=TabularSoftmax: has no network, .*policy.hidden_sizes=\[\] is a table, too",
+            r"policy=tabular_softmax: has no network, .*policy.hidden_sizes=\[\] is a table, too",
         ),
     ],
 )

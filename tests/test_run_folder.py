@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import sys
 from dataclasses import asdict
@@ -355,6 +356,33 @@ def test_a_loaded_policy_keeps_no_gradient_and_knows_its_tensors(finished):
     policy = load_policy(str(finished.folder))
     assert not policy([1.0, 0.0, 0.0]).requires_grad
     assert len(policy.state_dict()) == len(policy.names) > 0
+
+
+@pytest.mark.parametrize(
+    ("observation", "problem"),
+    [
+        ([1.0, 0.0], "of shape (2,)"),  # fewer than a multiple of 4 that the product would fill up to
+        ([1.0, 0.0, 0.0, 9.0], "of shape (4,)"),
+        (np.zeros((4, 2)), "of shape (4, 2)"),
+        (np.zeros((1, 4, 3)), "of shape (1, 4, 3)"),
+        (0.0, "of shape ()"),
+        ({"speed": 0.0}, "of type dict"),
+        ([1.0, 0.0, math.nan], "[1.0, 0.0, nan]"),
+    ],
+)
+def test_a_loaded_policy_refuses_what_is_no_observation(finished, observation, problem):
+    policy = load_policy(finished.folder)
+    for call in (policy, policy.act):
+        with pytest.raises(ValueError, match=f"observation {re.escape(problem)}: expected 3 finite numbers"):
+            call(observation)
+
+
+def test_a_loaded_policy_acts_as_a_native_environment_takes_it(finished, tmp_path):
+    torque = load_policy(finished.folder).act([1.0, 0.0, 0.0])
+    assert isinstance(torque, np.ndarray)
+    assert torque.shape == (1,)
+    train([compose("policy=softmax", "env=cartpole", *TINY, "total_env_steps=1")], [tmp_path])
+    assert type(load_policy(tmp_path).act([0.0] * 4)) is int
 
 
 # --- the Python API ---------------------------------------------------------------------------------------------------

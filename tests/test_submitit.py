@@ -115,6 +115,10 @@ def test_a_folder_that_is_not_shared_is_a_clear_failure(tmp_path: Path, monkeypa
     [
         ("hydra.launcher.submitit.cluster=slurmm", "hydra.launcher.submitit={'cluster': 'slurmm'}: "),
         ("hydra.launcher.submitit.nonsense=x", "hydra.launcher.submitit={'cluster': 'local', 'nonsense': 'x'}: "),
+        (
+            "hydra.launcher.submitit.cluster=null",
+            "hydra.launcher.backend=submitit: there is no Slurm here (no sbatch in PA",
+        ),
         ("hydra.launcher.backend=slurm", "hydra.launcher.backend=slurm: must be one of processes, ray, submitit."),
     ],
 )

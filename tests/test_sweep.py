@@ -158,6 +158,11 @@ def test_every_job_keeps_what_hydra_promises(sweep, tmp_path):  # noqa: F811
         assert "evaluation: mean return" in log
 
 
+def test_the_flag_of_a_sweep_may_stand_at_its_end(run, tmp_path):  # noqa: F811
+    assert run(*TINY, "sweep.name=s", "seed=0,1", "-m").code == 0
+    assert folders_of(tmp_path / "outputs" / "sweeps" / "s").keys() == {"seed=0", "seed=1"}
+
+
 def test_a_sweep_leaves_its_own_config_beside_the_jobs_and_nothing_elsewhere(sweep, tmp_path):  # noqa: F811
     assert sweep("seed=range(2)").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]

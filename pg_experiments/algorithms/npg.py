@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from pg_experiments.advantages import Targets, value_targets
 from pg_experiments.algorithms.interface import Iteration, Metrics
 from pg_experiments.baselines.interface import ValueFunction
+from pg_experiments.config import OPTION_OF
 from pg_experiments.dense import Dense
 from pg_experiments.errors import ConfigError
 from pg_experiments.gradients import network_gradients, policy_gradients
@@ -79,7 +80,8 @@ def check_policy(policy: Policy, algorithm: str) -> None:
             f"has no network, through which {algorithm} finds its Fisher matrix; fitting: softmax, gaussian "
             "(policy=softmax policy.hidden_sizes=[] is a table, too)"
         )
-        raise ConfigError("policy", type(policy).__name__, reason)
+        kind = type(policy)
+        raise ConfigError("policy", OPTION_OF.get(f"{kind.__module__}.{kind.__name__}", kind.__name__), reason)
 
 
 @dataclass(frozen=True)

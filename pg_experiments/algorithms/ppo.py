@@ -40,7 +40,7 @@ class PPO:
     `policy/approximate_kl` is the mean of ρ - 1 - log ρ, an estimate of KL(π_old, π), and `policy/clip_fraction` the
     share of samples with |ρ - 1| > ε; they, `loss/policy`, `loss/baseline`, `policy/entropy` and the gradient norms are
     means over the minibatches of an iteration, each before its step. A run whose minibatch, from the second one on, has
-    an approximate KL above `target_kl` steps no more in this iteration; `policy/updates` counts its steps.
+    an approximate KL above `target_kl` steps no more in this iteration; `policy/updates` counts the minibatches before.
 
     In the first minibatch ρ = 1, and the gradient is that of `actor_critic` over the same samples.
 

@@ -52,6 +52,12 @@ def converter(space: spaces.Space[Any]) -> Callable[[Any], Any]:
     return lambda action: action.reshape(shape).astype(dtype)
 
 
+def counts_from_zero(space: spaces.Space[Any]) -> bool:
+    """Whether every numbered choice of a space does, as a policy's own do; `converter` adds the start of the others."""
+    numbered = [leaf for leaf in _leaves(space) if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete)]
+    return not any(np.any(leaf.start) for leaf in numbered)
+
+
 def _part(space: spaces.Space[Any]) -> Part | None:
     if isinstance(space, spaces.Discrete):
         return DiscreteActions(int(space.n))

@@ -7,13 +7,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
 from pg_experiments.devices import from_numpy
 from pg_experiments.envs.action_masks import mask_problem, mask_size_of
-from pg_experiments.envs.action_spaces import KINDS, actions_of, converter
+from pg_experiments.envs.action_spaces import KINDS, actions_of, converter, counts_from_zero
 from pg_experiments.envs.checks import described, flag_of, number_of
 from pg_experiments.envs.contract import check_spaces, try_out
 from pg_experiments.envs.interface import EnvSpec, Transition, Twin
@@ -44,6 +43,9 @@ class GymnasiumEnv:
         max_episode_steps: limit of an episode; None takes the environment's own.
         action_mask: put `info["action_mask"]` of every reset and step behind the observation, see `EnvSpec`.
 
+    Attributes:
+        own_spaces: of a copy's observations and actions.
+
     Raises:
         ConfigError: for an unknown id, wrong kwargs, spaces that no policy here fits, or an episode without a limit.
     """
@@ -66,6 +68,7 @@ class GymnasiumEnv:
         if actions is None:
             raise ConfigError("env.id", id, f"actions must be {KINDS}, but are {env.action_space}")
         self._own_action = converter(env.action_space)
+        self.own_spaces = (env.observation_space, env.action_space)
         mask_size = mask_size_of(actions) if action_mask else 0
         self.spec = EnvSpec(
             observation_size=observations.size + mask_size,
@@ -83,8 +86,8 @@ class GymnasiumEnv:
         vector = "flattened to one row, image by image as channels, height, width, from 0 to 1"
         seen = "as a one-hot vector" if self.spec.num_states else vector if self.spec.image_shape else "as one row"
         mask = f", behind it the {self.spec.mask_size} numbers of its action_mask" if self.spec.mask_size else ""
-        start = int(env.action_space.start) if isinstance(env.action_space, spaces.Discrete) else 0
-        first = f", of which the policy's action 0 is {start}" if start else ""
+        add = ", whose `start` is to be added: the policy counts its choices from 0"
+        first = "" if counts_from_zero(env.action_space) else add
         return (
             f"Gymnasium's `{self._id}`: observations {env.observation_space}, {seen}{mask}; "
             f"actions {env.action_space}{first}. Order and units are those of its documentation."

@@ -79,7 +79,8 @@ class GymnasiumProcesses:
         self._seconds: float | None = None
         self._dtype = torch.float32
         self._states = 0
-        self.spec = GymnasiumEnv(*self._settings).spec
+        one = GymnasiumEnv(*self._settings)
+        self.spec, self.own_spaces = one.spec, one.own_spaces
         self._workers = _Workers()
         weakref.finalize(self, self._workers.close)
 

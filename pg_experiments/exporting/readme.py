@@ -1,6 +1,7 @@
 """The README.md beside an exported policy: what goes in, what comes out, how it is called, and where it comes from."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,7 +70,7 @@ def readme(
         f"## Call it\n\n```python\n{_code(chosen, file, config, spec, policy)}\n```",
         "## In and out\n\n" + "\n".join(_table(config, spec, policy)),
         "## The environment\n\n" + _environment(env, config),
-        *_around(settings, spec),
+        *_around(settings, innermost(env).spec),
         "## Where it comes from\n\n" + "\n".join(_origin(chosen, config, run, checkpoint, check)),
     ]
     return "\n\n".join(sections) + "\n"
@@ -150,10 +151,22 @@ def _environment(env: Env, config: Config) -> str:
 
 
 def _around(settings: Sequence[Any], spec: EnvSpec) -> list[str]:
-    """What the caller has to do, in the order of the wrappers, the first nearest to the environment."""
-    lines = []
+    """What the caller has to do, in the order of the wrappers, the first nearest to the environment.
+
+    Args:
+        settings: of the wrappers.
+        spec: of the environment inside all of them.
+    """
+    lines, limit = [], spec.max_episode_steps
+    repeats = math.prod(each.times for each in settings if isinstance(each, RepeatActionConfig))
+    if spec.mask_size and any(isinstance(each, StackFramesConfig | TimeAwarenessConfig) for each in settings):
+        lines.append(
+            f"- Keep the {spec.mask_size} numbers of the action_mask apart: below, an observation is what stands "
+            "before them. The newest ones then come last in the row."
+        )
     for each in settings:
         if isinstance(each, RepeatActionConfig):
+            limit, repeats = -(-limit // each.times), repeats // each.times
             lines.append(f"- Play every action {each.times} times in a row, then ask again.")
         elif isinstance(each, StackFramesConfig):
             lines.append(
@@ -163,9 +176,10 @@ def _around(settings: Sequence[Any], spec: EnvSpec) -> list[str]:
                 "`row = numpy.concatenate([row[len(first):], observation])`."
             )
         elif isinstance(each, TimeAwarenessConfig):
+            elapsed = "t" if repeats == 1 else f"{repeats} t"
             lines.append(
-                f"- Append the time to the observation: t / {spec.max_episode_steps} before decision t of the episode, "
-                "counted from 0."
+                f"- Append the time to the observation: {elapsed} / {limit} before decision t of the episode, counted "
+                "from 0."
             )
         elif isinstance(each, OwnWrapperConfig):
             lines.append(f"- Apply `{printable(each.target)}` with its options {printable(str(dict(each.options)))}.")

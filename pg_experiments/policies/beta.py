@@ -101,7 +101,8 @@ class Beta:
 
 def beta_head(actions: BoxActions, initial_shape: Float[Tensor, " runs"]) -> PairHead:
     """α = 1 + softplus(x), β = 1 + softplus(y); the action to play is low + a · (high - low). See `BetaPolicy`."""
-    first = torch.log(torch.expm1(initial_shape - 1))  # the inverse of softplus
+    excess = initial_shape - 1  # of a large one softplus is the number itself, where its exponential overflows
+    first = torch.where(excess > 100, excess, torch.log(torch.expm1(excess)))  # the inverse of softplus
     about = ("std", "standard deviation of the sampled action")
     return PairHead(actions, (first, first), _of_outputs, Beta.draw_noise, _to_unit, about, _deviation)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -12,8 +13,8 @@ from pg_experiments.algorithms.interface import rollout_steps_of
 from pg_experiments.checkpoint import load, missing, named
 from pg_experiments.config import Config, walk
 from pg_experiments.devices import CPU, on
-from pg_experiments.envs.checks import innermost
-from pg_experiments.envs.interface import action_width
+from pg_experiments.envs.checks import innermost, name_of
+from pg_experiments.envs.interface import DiscreteActions, Env, action_width
 from pg_experiments.envs.restarting import tensors_of
 from pg_experiments.errors import ConfigError, UserError
 from pg_experiments.policies.interface import Policy
@@ -31,11 +32,15 @@ class PolicyModule(torch.nn.Module):
     Args:
         policy: of a batch of runs.
         parameters: of one run of it, `[1, ...]`.
+        env: that it was trained in.
     """
 
-    def __init__(self, policy: Policy, parameters: Parameters) -> None:
+    def __init__(self, policy: Policy, parameters: Parameters, env: Env) -> None:
         super().__init__()
         self.policy = policy
+        self._size = env.spec.observation_size
+        self._has_numbered_actions = isinstance(env.spec.actions, DiscreteActions)
+        self._name, self._spaces = name_of(env), getattr(innermost(env), "own_spaces", None)
         self.names = list(parameters)
         for name in self.names:
             self.register_buffer(name.replace(".", "_"), parameters[name].detach().clone())
@@ -45,19 +50,51 @@ class PolicyModule(torch.nn.Module):
 
         Args:
             observation: `[observation]` or `[batch, observation]`; arrays and lists are converted. Of images, dicts and
-                the like it takes the vectors that `envs.spaces.observations_of` makes. With `env.action_mask=true` the
-                mask follows.
+                the like it takes the vectors that `envs.spaces.observations_of` makes, or see `act`. With
+                `env.action_mask=true` the mask follows.
 
         Returns:
-            The action, `[]` or `[batch]` (int64) for discrete actions, `[action]` or `[batch, action]` for continuous.
+            The action, `[]` or `[batch]` (int64) for discrete actions, counted from 0, `[action]` or `[batch, action]`
+            for others, the parts of a Tuple or Dict one after the other.
+
+        Raises:
+            ValueError: for other shapes, and for numbers that are not finite.
         """
         parameters = {name: self.get_buffer(name.replace(".", "_")) for name in self.names}
-        x = torch.as_tensor(observation, dtype=parameters[self.names[0]].dtype)
+        expected = f"expected {self._size} finite numbers, or rows of so many"
+        try:
+            x = torch.as_tensor(observation, dtype=parameters[self.names[0]].dtype)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"observation of type {type(observation).__name__}: {expected} ({error})") from error
+        if x.ndim not in (1, 2) or x.shape[-1] != self._size:
+            raise ValueError(f"observation of shape {tuple(x.shape)}: {expected}")
+        if not bool(torch.isfinite(x).flatten().all(0)):
+            raise ValueError(f"observation {x.tolist()}: {expected}")
         single = x.ndim == 1
         batch = x[None, None] if single else x[None]
         with torch.no_grad():
             action = self.policy.env_action(self.policy(parameters, batch).mode())[0]
         return action[0] if single else action
+
+    def act(self, observation: Any) -> Any:
+        """From one observation, as the environment gives it, to the action that its `step` takes.
+
+        Dicts, tuples, images and numbered states are read as in training, and what a Gymnasium environment takes is
+        in its action space: a dict, a number that counts from `start`. Where a wrapper adds to an observation (frames
+        of before, the time), give the result to the module itself.
+
+        Raises:
+            ValueError: for an observation that is none of the environment's.
+        """
+        if self._spaces is None:
+            action = self(observation).numpy()
+            return int(action) if self._has_numbered_actions else action
+        from pg_experiments.envs.action_spaces import converter  # here, because it imports Gymnasium
+        from pg_experiments.envs.spaces import observations_of
+
+        observation_space, action_space = self._spaces
+        vector = observations_of(self._name, observation_space).vector(observation)
+        return converter(action_space)(self(vector).numpy())
 
 
 def load_policy(run_dir: str | Path, checkpoint: str = "last", trust: str | Sequence[str] = ()) -> PolicyModule:
@@ -75,13 +112,18 @@ def load_policy(run_dir: str | Path, checkpoint: str = "last", trust: str | Sequ
         `action = load_policy("outputs/runs/...")(observation)`
     """
     folder = Path(run_dir)
-    policy, parameters, _ = restore(folder, checkpoint, as_names(trust))
-    return PolicyModule(policy, parameters)
+    parts, parameters, _ = _restored(folder, checkpoint, as_names(trust))
+    return PolicyModule(parts.policy, parameters, parts.env)
+
+
+def restore(run_dir: Path, checkpoint: str = "last", trust: Sequence[str] = ()) -> tuple[Policy, Parameters, Config]:
+    """A run's policy, its parameters `[1, ...]`, and its config."""
+    parts, parameters, config = _restored(run_dir, checkpoint, trust)
+    return parts.policy, parameters, config
 
 
 @on(CPU)  # where its policy acts, wherever it was trained
-def restore(run_dir: Path, checkpoint: str = "last", trust: Sequence[str] = ()) -> tuple[Policy, Parameters, Config]:
-    """A run's policy, its parameters `[1, ...]`, and its config."""
+def _restored(run_dir: Path, checkpoint: str, trust: Sequence[str]) -> tuple[Parts, Parameters, Config]:
     config = load_config(run_dir, trust)
     _check_claims(run_dir, config, checkpoint)
     parts = build(stack([config]))
@@ -95,7 +137,7 @@ def restore(run_dir: Path, checkpoint: str = "last", trust: Sequence[str] = ()) 
             )
     if added := [name for name in saved if name not in expected]:
         raise UserError(f"{run_dir}: the checkpoint does not fit the config: the policy has no {added[0]}")
-    return parts.policy, saved, config
+    return parts, saved, config
 
 
 def _check_claims(run_dir: Path, config: Config, checkpoint: str) -> None:
@@ -134,11 +176,12 @@ def _alike(saved: object, expected: Tensor) -> bool:
 
 
 def _rollout_bytes(parts: Parts, config: Config) -> int:
-    """Of the episodes in progress: each copy's state, or the actions that led there."""
+    """Of the episodes in progress: what each copy shows, and its state, or the actions that led there."""
     if rollout_steps_of(parts.algorithm) is None:
         return 0
     env, dtype = parts.env, DTYPES[config.dtype]
+    observation = env.spec.observation_size * dtype.itemsize
     if hasattr(innermost(env), "restart"):  # see `replaying.py`; whole numbers have 8 bytes
-        return num_envs(config) * env.spec.max_episode_steps * action_width(env.spec.actions) * 8
+        return num_envs(config) * (observation + env.spec.max_episode_steps * action_width(env.spec.actions) * 8)
     state, _ = env.reset(torch.full((1, 1, env.spec.reset_noise_size), 0.5, dtype=dtype))
-    return num_envs(config) * sum(part.numel() * part.element_size() for part in tensors_of(state))
+    return num_envs(config) * (observation + sum(part.numel() * part.element_size() for part in tensors_of(state)))

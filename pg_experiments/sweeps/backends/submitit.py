@@ -35,7 +35,7 @@ class Submitit:
         jobs: of the sweep.
         sweep_dir: of the sweep.
         settings: `folder` for scripts and logs (default: `.submitit` in the sweep's folder), `cluster` (`slurm`,
-            `local`, or null: Slurm where it is found), and parameters of `submitit.AutoExecutor.update_parameters`,
+            `local`, or null: Slurm), and parameters of `submitit.AutoExecutor.update_parameters`,
             such as `slurm_partition` or `timeout_min`.
     """
 
@@ -55,6 +55,9 @@ class Submitit:
         except (ValueError, TypeError, NameError, RuntimeError, AssertionError) as error:
             raise UserError(f"hydra.launcher.submitit={given}: {first_line(error)}") from error
         self._local = self._executor.cluster != "slurm"
+        if self._local and cluster is None:
+            here = "hydra.launcher.submitit.cluster=local runs the jobs on this machine"
+            raise UserError(f"hydra.launcher.backend=submitit: there is no Slurm here (no sbatch in PATH); {here}")
         self._stop_file = sweep_dir.resolve() / ".progress" / STOP
         self._stop_file.unlink(missing_ok=True)  # of an interruption before
         self.per_machine = physical_cores()
