@@ -228,7 +228,7 @@ def one_line(error: Exception, overrides: Sequence[str]) -> UserError:
         key = found[1]
         given = (item.lstrip("+~").partition("=") for item in overrides)
         value = next((value for name, _, value in given if name == key), None)
-        return ConfigError(key, value, f"there is no such key.{nearest(key, _known_keys(overrides))}")
+        return ConfigError(key, value, f"there is no such key.{nearest(key, known_keys(overrides))}")
     if found := re.search(r"Could not (?:override|delete from config)[. ]*'?([\w.@/]+)'?", text):
         return ConfigError(found[1], None, f"there is no such key or group.{nearest(found[1], GROUPS)}")
     if found := re.search(r"In '([^']+)': .*\bfull_key: ([\w.]+).*\bobject_type=(\w+)", text, re.DOTALL):
@@ -267,7 +267,7 @@ def _plain_reason(reason: str) -> str:
     return reason[0].lower() + reason[1:]
 
 
-def _known_keys(overrides: Sequence[str]) -> list[str]:
+def known_keys(overrides: Sequence[str]) -> list[str]:
     """Every key of the config that the group choices among the overrides make."""
     choices = [item for item in overrides if re.fullmatch(r"\+?[\w/@.]+=[\w/]+", item)]
     for chosen in (choices, []):

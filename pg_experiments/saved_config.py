@@ -25,6 +25,7 @@ from pg_experiments.trust import check_trust
 from pg_experiments.untrusted_files import read_inside
 
 SAVED = Path(".hydra") / "config.yaml"
+TYPED = Path(".hydra") / "overrides.yaml"
 MOST_BYTES = 100_000  # a run's config has about two thousand
 AUTO = re.compile(r"^(env:\n(?: .*\n)*?  backend: )auto$", re.MULTILINE)  # as written by Hydra or by us
 DEEPEST = 20  # levels of lists and mappings
@@ -59,6 +60,21 @@ def read_config(path: Path, root: Path) -> tuple[dict[str, Any], dict[str, Any]]
         return _resolved(written, written), written
     except (UserError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: {first_line(error)}") from error
+
+
+def read_overrides(path: Path, root: Path) -> tuple[str, ...]:
+    """What was typed for a run; nothing where it was made without Hydra, or where the file is no list of texts.
+
+    Args:
+        path, root: as of `read_config`.
+    """
+    try:
+        text = read_inside(root, path, MOST_BYTES).decode()
+        _check_events(text)
+        typed = yaml.load(text, Loader=_Loader)
+    except (OSError, UserError, ValueError, TypeError, RecursionError, yaml.YAMLError):
+        return ()
+    return tuple(typed) if isinstance(typed, list) and all(isinstance(item, str) for item in typed) else ()
 
 
 def load_config(run_dir: Path, trust: Sequence[str] = ()) -> Config:

@@ -37,6 +37,7 @@ def write_run(
     """A run's folder as Hydra and `train` leave it, without training; status None leaves out `result.json`."""
     (folder / ".hydra").mkdir(parents=True)
     OmegaConf.save(compose_node(overrides), folder / ".hydra" / "config.yaml")
+    OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
     returns = np.full(len(env_steps), evaluation) if returns is None else returns
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -209,6 +210,45 @@ def test_several_keys_are_a_label_with_the_learning_rate_first(tmp_path):
         "optimizer.lr=0.003, env.gamma=0.9",
         "optimizer.lr=0.003, env.gamma=0.99",
     ]
+
+
+def test_settings_of_many_keys_are_called_as_they_were_typed(tmp_path):
+    for experiment in ("cartpole_ppo", "cartpole_trpo"):
+        for seed in (0, 1):
+            write_run(tmp_path / f"{experiment} {seed}", f"experiment={experiment}", f"seed={seed}", "env.num_envs=8")
+    comparison = compared(tmp_path)
+    assert comparison.name == "experiment"
+    assert [setting.values for setting in comparison.settings] == [
+        {"experiment": "cartpole_ppo"},
+        {"experiment": "cartpole_trpo"},
+    ]
+    assert [len(setting.runs) for setting in comparison.settings] == [2, 2]
+    write_run(tmp_path / "another", "policy=softmax", "env=cartpole", "optimizer.lr=0.5")
+    *_, third = sorted(compared(tmp_path).settings, key=lambda setting: setting.label)
+    assert third.values["experiment"] in ("cartpole_trpo", "-")
+    assert len({tuple(setting.values.items()) for setting in compared(tmp_path).settings}) == 3
+
+
+def test_what_was_typed_does_not_hide_a_difference_of_the_configs(tmp_path):
+    """Such as one between two versions of an experiment's file."""
+    for version, more in enumerate(((), ("optimizer.lr=0.5",))):
+        folder = write_run(tmp_path / str(version), "experiment=cartpole_ppo", *more)
+        write_run(tmp_path / f"trpo {version}", "experiment=cartpole_trpo", *more)
+        for path in (folder, tmp_path / f"trpo {version}"):
+            name = "cartpole_trpo" if "trpo" in path.name else "cartpole_ppo"
+            OmegaConf.save(OmegaConf.create([f"experiment={name}"]), path / ".hydra" / "overrides.yaml")
+    settings = compared(tmp_path).settings
+    assert len(settings) == 4
+    assert "optimizer.lr" in settings[0].values
+
+
+def test_a_short_name_means_one_key(tmp_path):
+    """`lr` is the optimizer's, so the value network's has its whole name."""
+    for place, (rate, coefficient) in enumerate(((0.1, 0.0), (0.2, 0.0), (0.1, 0.5))):
+        typed = (f"baseline.optimizer.lr={rate}", f"algorithm.entropy_coefficient={coefficient}")
+        write_run(tmp_path / str(place), *typed)
+        write_run(tmp_path / f"{place} fast", *typed, "optimizer.lr=0.7")
+    assert list(compared(tmp_path).settings[0].short_values) == ["lr", "baseline.optimizer.lr", "entropy_coefficient"]
 
 
 def test_the_seed_and_what_changes_nothing_make_no_setting(tmp_path):

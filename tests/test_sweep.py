@@ -158,6 +158,17 @@ def test_every_job_keeps_what_hydra_promises(sweep, tmp_path):  # noqa: F811
         assert "evaluation: mean return" in log
 
 
+def test_options_of_a_sweep_share_a_key_that_the_default_option_lacks(run, tmp_path):  # noqa: F811
+    shared = ("sweep.name=s", "algorithm=ppo,trpo", "optimizer=sgd", "baseline=value_network")
+    assert run("-m", *TINY, *shared, "algorithm.rollout_steps=8").code == 0
+    for name, folder in folders_of(tmp_path / "outputs" / "sweeps" / "s").items():
+        assert name in ("algorithm=ppo", "algorithm=trpo")
+        assert load_config(folder).algorithm.rollout_steps == 8
+    for key, near in (("rollout_stepz", " Did you mean 'rollout_steps'?"), ("epochs", "")):  # trpo has no epochs
+        ended = run("-m", *TINY, "algorithm=ppo,trpo", "optimizer=sgd", "baseline=value_network", f"algorithm.{key}=2")
+        assert (ended.code, ended.err) == (2, f"error: algorithm.{key}=2: there is no such key.{near}\n")
+
+
 def test_the_flag_of_a_sweep_may_stand_at_its_end(run, tmp_path):  # noqa: F811
     assert run(*TINY, "sweep.name=s", "seed=0,1", "-m").code == 0
     assert folders_of(tmp_path / "outputs" / "sweeps" / "s").keys() == {"seed=0", "seed=1"}

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pg_experiments.errors import UserError, first_line
-from pg_experiments.saved_config import SAVED, read_config
+from pg_experiments.saved_config import SAVED, TYPED, read_config, read_overrides
 from pg_experiments.untrusted_files import read_inside, size_inside, size_text
 
 Numbers = NDArray[np.float64]
@@ -42,6 +42,7 @@ class Run:
         env_steps: of every row of `metrics.csv`, `[rows]`, strictly increasing.
         return_mean: mean return of the episodes played in that iteration, `[rows]`.
         problems: one line for every file that could not be used as it is.
+        typed: the overrides that it was started with; empty where there are none to read.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Run:
     env_steps: Numbers = field(default_factory=lambda: np.empty(0))
     return_mean: Numbers = field(default_factory=lambda: np.empty(0))
     problems: tuple[str, ...] = ()
+    typed: tuple[str, ...] = ()
 
     @property
     def seed(self) -> Any:
@@ -84,7 +86,8 @@ def read_run(folder: Path, root: Path) -> Run:
     config, written = _read_config(folder / SAVED, root, problems)
     status, evaluation, episodes = _read_result(folder / "result.json", root, problems)
     env_steps, return_mean = _read_curve(folder / "metrics.csv", root, problems)
-    return Run(folder, status, config, written, evaluation, episodes, env_steps, return_mean, tuple(problems))
+    typed = read_overrides(folder / TYPED, root)
+    return Run(folder, status, config, written, evaluation, episodes, env_steps, return_mean, tuple(problems), typed)
 
 
 def _read_config(path: Path, root: Path, problems: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:

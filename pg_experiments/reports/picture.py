@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT, DPI = 16.0, 10.0, 100  # inches and dots per inch: 1600 x 1000
 MOST_LINES, MOST_PANELS = 8, 30
+WIDE, WIDE_BESIDE_A_LEGEND = 110, 80  # characters of a line of the title, in the middle of the picture
 # Okabe and Ito (2008), "Color Universal Design"; the yellow, last, is darkened for lines on white
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#b8a800")
 ONE_RUN = "line: the run, not smoothed"
@@ -70,7 +71,8 @@ def draw(comparison: Comparison) -> "Figure":
         else:
             _panels(figure, comparison, shown, curves)
             explanation += f"\n{PANELS}"
-        figure.suptitle(_title(comparison, shown), fontsize=17)
+        width = WIDE if len(figure.axes) > 1 else WIDE_BESIDE_A_LEGEND
+        figure.suptitle(textwrap.fill(_title(comparison, shown), width), fontsize=17)
         figure.supxlabel(f"env steps of a run\n\n{explanation}", fontsize=12)
         figure.supylabel("mean episode return of an iteration (sampled actions, undiscounted)", fontsize=13)
     return figure
@@ -151,7 +153,8 @@ def _draw_setting(axes: "Axes", setting: Setting, found: Curve | None, colour: A
         return axes.plot([], [], color=colour, linewidth=2.4)[0]
     if found.low is not None and found.high is not None:
         axes.fill_between(found.env_steps, found.low, found.high, color=colour, alpha=0.2, linewidth=0, zorder=2)
-    return axes.plot(found.env_steps, found.mean, color=colour, linewidth=2.4, zorder=3)[0]
+    mark = "o" if len(found.env_steps) == 1 else ""  # one point is no line
+    return axes.plot(found.env_steps, found.mean, color=colour, marker=mark, linewidth=2.4, zorder=3)[0]
 
 
 def _finish_axes(axes: "Axes") -> None:
@@ -194,7 +197,7 @@ def _title(comparison: Comparison, shown: Sequence[Setting]) -> str:
     best_only = f", the best {len(shown)} of {count} settings" if len(shown) < count else ""
     kind = f"{count} learning rates" if comparison.name == "learning rate" else f"{count} settings of {comparison.name}"
     settings = f" with {kind}" if count > 1 else ""
-    return textwrap.fill(f"Learning on {where}: {runs} run{'s' * (runs != 1)}{settings}{best_only}", 110)
+    return f"Learning on {where}: {runs} run{'s' * (runs != 1)}{settings}{best_only}"
 
 
 def _colours(settings: Sequence[Setting]) -> list[Any]:

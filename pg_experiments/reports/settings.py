@@ -14,6 +14,8 @@ LEARNING_RATE = "optimizer.lr"
 ENV_ID = "env.id"  # decides the other keys of `env` as a class does, where it is Gymnasium's
 TASK = ("env._target_", ENV_ID, "env.max_episode_steps")  # with another one of these, returns mean something else
 ABSENT = "absent"
+MOST_KEYS = 3  # that settings are told apart by where what was typed is fewer
+NOT_TYPED = "-"
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,14 @@ class Setting:
     Attributes:
         values: what is special about them, as text by name: `learning rate` if that is all that differs, otherwise
             dotted keys. Without any difference `policy` and `env`.
+        short: for each of these names the shortest that can mean nothing else: `lr` for `optimizer.lr`, but not for
+            `baseline.optimizer.lr`.
         task: environment and time limit; only within one can returns be compared.
         runs: each seed once.
     """
 
     values: Mapping[str, str]
+    short: Mapping[str, str]
     task: str
     runs: tuple[Run, ...]
 
@@ -38,10 +43,8 @@ class Setting:
 
     @property
     def short_values(self) -> dict[str, str]:
-        """`values` by the last words of the keys, `lr` and `gamma`, where these are enough."""
-        last = {name: name.rpartition(".")[2] for name in self.values}
-        ambiguous = len(last) == 1 or len(set(last.values())) < len(last)
-        return {name if ambiguous else last[name]: text for name, text in self.values.items()}
+        """`values` by their short names; a single one keeps its own."""
+        return {self.short[name] if len(self.values) > 1 else name: text for name, text in self.values.items()}
 
     @property
     def short_label(self) -> str:
@@ -108,15 +111,15 @@ def compare(runs: Sequence[Run]) -> Comparison:
     names = {LEARNING_RATE: "learning rate"} if keys == [LEARNING_RATE] else {key: _short(key) for key in keys}
     env = ENV_ID if all(run.config.get(ENV_ID) for run in runs) else "env._target_"
     shown = names or {"policy._target_": "policy", env: "env"}
+    values = [{name: _text(key, group[0].config.get(key, ABSENT)) for key, name in shown.items()} for group in ordered]
+    if len(keys) > MOST_KEYS and (typed := _as_typed(ordered)) and len(typed[0]) < len(keys):
+        values, names = typed, {name: name for name in typed[0]}
+    short = _short_names(list(values[0]) if values else [], {key for run in runs for key in run.written})
     settings = tuple(
-        Setting(
-            values={name: _text(key, group[0].config.get(key, ABSENT)) for key, name in shown.items()},
-            task=_task(group[0].config),
-            runs=tuple(sorted(group, key=lambda run: _order(run.seed))),
-        )
-        for group in ordered
+        Setting(own, short, _task(group[0].config), tuple(sorted(group, key=lambda run: _order(run.seed))))
+        for group, own in zip(ordered, values, strict=True)
     )
-    name = "several keys" if len(keys) > 1 else "".join(names.values())
+    name = "several keys" if len(names) > 1 else "".join(names.values())
     return Comparison(name, settings, tuple(map(printable, notes)))
 
 
@@ -153,8 +156,47 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     return sorted(keys, key=lambda key: (key not in TASK, not key.endswith("_target_"), key != LEARNING_RATE))
 
 
+def _as_typed(groups: Sequence[Sequence[Run]]) -> list[dict[str, str]]:
+    """What was typed for each group and not for all of them, such as `experiment=cartpole_ppo`, as text by key.
+
+    Empty where that does not tell the groups apart, or differs within one.
+    """
+    typed = [[_typed(run) for run in group] for group in groups]
+    if not all(own and own == every[0] for every in typed for own in every):
+        return []
+    first = [every[0] for every in typed]
+    keys = [
+        key for key in dict.fromkeys(key for own in first for key in own) if len({own.get(key) for own in first}) > 1
+    ]
+    values = [{printable(key): printable(own.get(key, NOT_TYPED)) for key in keys} for own in first]
+    return values if keys and len({tuple(own.values()) for own in values}) == len(groups) else []
+
+
+def _typed(run: Run) -> dict[str, str]:
+    """Values by key, without those that are no settings."""
+    parts = [item.lstrip("+~").partition("=") for item in run.typed]
+    return {key: value for key, _, value in parts if not key.startswith((*NOT_SETTINGS, "hydra"))}
+
+
+def _short_names(names: Sequence[str], keys: set[str]) -> dict[str, str]:
+    """For each name its last words, as few as no other key ends in that has as few words as the name."""
+    short = {}
+    for name in names:
+        words = name.split(".")
+        others = [key.removesuffix("._target_").split(".") for key in keys if key.removesuffix("._target_") != name]
+        rivals = [other for other in others if len(other) <= len(words)]
+        fewest = next(
+            count
+            for count in range(1, len(words) + 1)
+            if count == len(words) or all(other[-count:] != words[-count:] for other in rivals)
+        )
+        short[name] = ".".join(words[-fewest:])
+    return short
+
+
 def _task(config: Mapping[str, Any]) -> str:
-    texts = [_text(key, config[key]) for key in TASK[:2] if config.get(key) is not None]
+    name = ENV_ID if config.get(ENV_ID) is not None else TASK[0]  # the class of all of Gymnasium's tells nothing
+    texts = [_text(name, config[name])] if config.get(name) is not None else []
     limit = config.get(TASK[2])
     return " ".join([*texts, f"({limit} steps)"] if limit is not None else texts)
 
