@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, DPI = 16.0, 10.0, 100  # inches and dots per inch: 1600 x 1000
 MOST_LINES, MOST_PANELS = 8, 30
 WIDE, WIDE_BESIDE_A_LEGEND = 110, 80  # characters of a line of the title, in the middle of the picture
+LEGEND = 34  # the same of the legend
 # Okabe and Ito (2008), "Color Universal Design"; the yellow, last, is darkened for lines on white
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#b8a800")
 ONE_RUN = "line: the run, not smoothed"
@@ -96,9 +97,10 @@ def _one_panel(
     for setting, found, colour in zip(settings, curves, _colours(settings), strict=True):
         handles.append(_draw_setting(axes, setting, found, colour))
         mark = f"{BEST} " if setting in best else ""
-        labels.append(f"{mark}{textwrap.fill(setting.label, 30)}\n{_outcome(setting, digits)}")
+        lines = [textwrap.fill(line, LEGEND, subsequent_indent="   ") for line in setting.short_lines]
+        labels.append(mark + "\n".join([*lines, _outcome(setting, digits)]))
     _finish_axes(axes)
-    heading = textwrap.fill(comparison.name or "all runs", 30)
+    heading = textwrap.fill(comparison.name or "all runs", LEGEND)
     figure.legend(
         handles,
         labels,
@@ -128,7 +130,7 @@ def _panels(
         _finish_axes(axes)
         axes.tick_params(labelsize=size)
         mark = f"{BEST} " if setting in best else ""
-        lines = textwrap.wrap(f"{mark}{setting.short_label}", (1700 // columns) // size)
+        lines = textwrap.wrap(mark + ", ".join(setting.short_lines), (1700 // columns) // size)
         heading = "\n".join([*lines[:2], "…"] if len(lines) > 3 else lines)
         axes.set_title(f"{heading}\n{_outcome(setting, digits)}", fontsize=size)
         by_task.setdefault(setting.task, []).append(axes)

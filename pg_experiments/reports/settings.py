@@ -39,7 +39,7 @@ class Setting:
     @property
     def label(self) -> str:
         """In one line: `0.003`, or `optimizer.lr=0.003, env.gamma=0.99`."""
-        return self._joined(self.values)
+        return ", ".join(self._lines(self.values))
 
     @property
     def short_values(self) -> dict[str, str]:
@@ -47,14 +47,15 @@ class Setting:
         return {self.short[name] if len(self.values) > 1 else name: text for name, text in self.values.items()}
 
     @property
-    def short_label(self) -> str:
-        """The same in one line: `lr=0.003, gamma=0.99`."""
-        return self._joined(self.short_values)
+    def short_lines(self) -> list[str]:
+        """The same with a line each: `lr=0.003` and `gamma=0.99`."""
+        return self._lines(self.short_values)
 
     @staticmethod
-    def _joined(values: Mapping[str, str]) -> str:
-        texts = list(values.values())
-        return texts[0] if len(texts) == 1 else ", ".join(f"{name}={text}" for name, text in values.items())
+    def _lines(values: Mapping[str, str]) -> list[str]:
+        if len(values) == 1:
+            return list(values.values())
+        return [f"{name}={text}" for name, text in values.items() if text != NOT_TYPED] or [NOT_TYPED]
 
     @property
     def completed(self) -> list[Run]:
