@@ -150,7 +150,7 @@ def draw(path: Path, all_cases: Sequence[Sequence[Case]], names: Sequence[str]) 
 def main() -> None:
     """Train or load, compare, print, draw."""
     parser = argparse.ArgumentParser(description="The bioreactor's policy against the best constant dilution rate.")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("bioreactor.png"))
+    parser.add_argument("--output", type=Path, help="picture; default: here, or with --run in the run's folder")
     parser.add_argument("--run", type=Path, metavar="RUN_DIR", help="a trained run, instead of training")
     parser.add_argument("--seeds", type=int, default=10, metavar="N", help="seeds 0 to N - 1 (default: 10)")
     parser.add_argument("overrides", nargs="*", help="for the training, such as total_env_steps=50000")
@@ -170,7 +170,7 @@ def main() -> None:
             print(f"  {name}  policy {ours:6.2f}  best constant {theirs:6.2f} at D = {cases[column].rate:.4f} 1/h")
         wins = sum(ours > theirs for ours, theirs in (cases[column].productions for cases in all_cases))
         print(f"  the policy produces more: {wins} of {len(names)}")
-    draw(options.output, all_cases, names)
+    draw(options.output or (options.run or Path(__file__).parent) / "bioreactor.png", all_cases, names)
 
 
 if __name__ == "__main__":

@@ -228,7 +228,10 @@ def one_line(error: Exception, overrides: Sequence[str]) -> UserError:
         key = found[1]
         given = (item.lstrip("+~").partition("=") for item in overrides)
         value = next((value for name, _, value in given if name == key), None)
-        return ConfigError(key, value, f"there is no such key.{nearest(key, known_keys(overrides))}")
+        known = known_keys(overrides)
+        same = [name for name in known if name.rpartition(".")[2] == key]  # `lr` is nearest to `optimizer.lr`
+        near = f" Did you mean '{min(same, key=len)}'?" if same else nearest(key, known)
+        return ConfigError(key, value, f"there is no such key.{near}")
     if found := re.search(r"Could not (?:override|delete from config)[. ]*'?([\w.@/]+)'?", text):
         return ConfigError(found[1], None, f"there is no such key or group.{nearest(found[1], GROUPS)}")
     if found := re.search(r"In '([^']+)': .*\bfull_key: ([\w.]+).*\bobject_type=(\w+)", text, re.DOTALL):

@@ -233,6 +233,17 @@ OPTION_OF = {  # what a class is called on the command line, the first of severa
 }
 
 
+def without_effect(config: "Config") -> str:
+    """A line about a choice that changes nothing; empty where there is none."""
+    normalizes = bool(getattr(config.algorithm, "normalize_advantage", False))
+    if not (isinstance(config.baseline, RunningMeanConfig) and normalizes):
+        return ""
+    return (
+        "note: baseline=running_mean is one number for all samples, which algorithm.normalize_advantage=true takes "
+        "away anyway; it is of effect with algorithm.normalize_advantage=false"
+    )
+
+
 COMMON_KEYS = {
     "env": EnvConfig,
     "optimizer": OptimizerConfig,

@@ -82,6 +82,9 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
+FOLDER_OR_INSTALL = "run the command in the folder that holds it, or install it"
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The question "Did you mean 'x'?", x the choice most like the word; an empty string when none is like it."""
     found = difflib.get_close_matches(word, sorted(choices), n=1, cutoff=0.5)

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from pg_experiments.errors import ConfigError, nearest
+from pg_experiments.errors import FOLDER_OR_INSTALL, ConfigError, nearest
 
 
 def locate(key: str, path: Any) -> Any:
@@ -17,7 +17,9 @@ def locate(key: str, path: Any) -> Any:
         absolute = module_name and not module_name.startswith(".")
         module = importlib.import_module(module_name) if absolute else None
     except ImportError as error:
-        raise ConfigError(key, path, f"cannot import {module_name}: {error}") from error
+        missing = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        hint = f"; {FOLDER_OR_INSTALL}" if missing else ""
+        raise ConfigError(key, path, f"cannot import {module_name}: {error}{hint}") from error
     if module is None or not hasattr(module, name):
         raise ConfigError(key, path, f"must name a class as package.module.Name.{nearest(name, dir(module))}")
     return getattr(module, name)

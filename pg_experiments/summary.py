@@ -21,11 +21,11 @@ def print_summary(result: RunResult, own_modules: Sequence[str] = (), again: str
     """
     console = Console(highlight=False, soft_wrap=True)
     colour = {"completed": "green", "interrupted": "yellow", "failed": "red"}[result.status]
-    reason = f": {result.error}" if result.error else ""
+    reason = f": {result.error};" if result.error else ""
     console.print(
         f"\n[{colour}]{result.status}[/{colour}]{reason} after {result.iterations} iterations, "
         f"{result.episodes:,} episodes, {result.env_steps:,} env steps in {duration(result.wall_seconds)} "
-        f"({result.env_steps_per_second:,.0f} env steps/s)"
+        f"(training: {result.env_steps_per_second:,.0f} env steps/s)"
     )
     if result.evaluation:
         scores = result.evaluation
@@ -37,9 +37,12 @@ def print_summary(result: RunResult, own_modules: Sequence[str] = (), again: str
     if result.run_dir:
         folder = shlex.quote(os.path.relpath(result.run_dir, Path.cwd()))
         console.print(f"folder:     {folder}", markup=False)
+        if result.status == "failed":
+            console.print(f"log:        {folder}/train.log", markup=False)
         trust = "".join(f" --trust {name}" for name in own_modules)
         console.print("\nnext:", markup=False)
         if again:
             console.print(f"  {again}", markup=False)
-        console.print(f"  python -m pg_experiments.evaluate {folder} --episodes 100{trust}", markup=False)
+        if result.iterations:
+            console.print(f"  python -m pg_experiments.evaluate {folder} --episodes 100{trust}", markup=False)
         console.print(f"  tensorboard --logdir {folder}", markup=False)

@@ -434,7 +434,7 @@ def test_a_command_that_hangs_in_c_fails_with_a_result_and_can_be_evaluated(faul
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"error: {reason}; it was in\n")
     assert "in lock_twice" in ended.stderr
-    assert f"failed: {reason} after " in ended.stdout
+    assert f"failed: {reason}; after " in ended.stdout
     folder = faulty.parent / "run"
     result = json.loads((folder / "result.json").read_text())
     (alone,) = train([compose(*WALK, f"seed={BAD}")])

@@ -224,7 +224,9 @@ def test_a_duration_reads_like_a_duration(seconds, text):
 def test_the_summary_names_outcome_folder_and_next_commands(tmp_path, capsys):
     run_train(tmp_path, *TINY, "logging.progress=none", "hydra.run.dir=here/run")
     text = capsys.readouterr().out
-    assert re.search(r"completed after 2 iterations, 8 episodes, 1,600 env steps in .* \([\d,]+ env steps/s\)\n", text)
+    assert re.search(
+        r"completed after 2 iterations, 8 episodes, 1,600 env steps in .* \(training: [\d,]+ env steps/s\)\n", text
+    )
     assert re.search(r"evaluation: mean return -[\d.]+, sd [\d.]+, mean length 200\.0 steps over 3 determ", text)
     assert "\nfolder:     here/run\n" in text
     assert "\nnext:\n  python -m pg_experiments.evaluate here/run --episodes 100\n" in text
@@ -247,6 +249,13 @@ def test_the_summary_of_a_run_without_folder_names_none(capsys):
     assert "completed after" in text
     assert "folder" not in text
     assert "next" not in text
+
+
+@pytest.mark.parametrize("normalizes", [True, False])
+def test_a_baseline_that_changes_nothing_is_noted(normalizes, tmp_path, capsys):
+    more = ("baseline=running_mean", f"algorithm.normalize_advantage={normalizes}", "logging.progress=none")
+    run_train(tmp_path, "policy=softmax", "env=cartpole", *TINY, *more, "hydra.run.dir=here/run")
+    assert ("note: baseline=running_mean is one number for all samples" in capsys.readouterr().out) == normalizes
 
 
 @pytest.mark.parametrize(

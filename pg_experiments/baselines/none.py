@@ -12,7 +12,7 @@ from pg_experiments.baselines.interface import Experience
 
 @dataclass(frozen=True)
 class NoBaseline:
-    """b = 0: plain REINFORCE. Unbiased, and the variance that the others are compared with.
+    """b = 0: with `normalize_advantage=false` plain REINFORCE, unbiased, whose variance the others are compared with.
 
     Source: Williams (1992).
     """

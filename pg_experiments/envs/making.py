@@ -11,12 +11,11 @@ from typing import Any
 import gymnasium
 from gymnasium.envs import registration
 
-from pg_experiments.errors import ConfigError, first_line, nearest, needs_extra
+from pg_experiments.errors import FOLDER_OR_INSTALL, ConfigError, first_line, nearest, needs_extra
 
 UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
 MISSING = re.compile(r"missing \d+ required .*?argument.*?: '(\w+)'")
 EXTRAS = ("box2d", "mujoco")  # of Gymnasium, and of this package
-FOLDER_OR_INSTALL = "run the command in the folder that holds it, or install it"
 
 
 def make_copy(id: str, kwargs: Mapping[str, Any], max_episode_steps: int | None) -> gymnasium.Env[Any, Any]:

@@ -63,6 +63,9 @@ def caption(comparison: Comparison, metric: str = FINAL) -> str:
     repeated = any(len(setting.completed) > 1 for setting in comparison.settings)
     over = "mean, sd and 95 % interval (Student's t) over" if repeated else "of one seed, so without interval:"
     lines = [f"Mean return of {metric}, {episodes} episodes per run; {over} {_seeds(comparison)}."]
+    if lengths := [int(run.env_steps[-1]) for run in completed if len(run.env_steps)]:
+        shortest, longest = min(lengths), max(lengths)
+        lines.append(f"{shortest:,}{'' if shortest == longest else f' to {longest:,}'} env steps a run.")
     if any(setting.missing() for setting in comparison.settings):
         lines.append("Means are over the completed runs only.")
     if best_settings(comparison):
