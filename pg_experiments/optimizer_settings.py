@@ -59,6 +59,10 @@ class OptimizerSettings:
         """
         if not (isinstance(self.torch_class, type) and issubclass(self.torch_class, torch.optim.Optimizer)):
             raise ConfigError(f"{key}._target_", self._name, f"is no torch.optim.Optimizer; {FITTING} are")
+        if self.arguments.get("nesterov") and not (
+            self.arguments.get("momentum") and not self.arguments.get("dampening")
+        ):
+            raise ConfigError(f"{key}.nesterov", True, f"needs {key}.momentum above 0, and {key}.dampening=0")
         tried = (self.torch_class, repr(sorted(self.arguments.items())))
         if tried in _FOUND_TO_FIT:
             return

@@ -225,9 +225,7 @@ TARGETS = [
     case("policy._target_=no_such.Thing", says=("policy._target_=no_such.Thing", "cannot import no_such")),
     case("baseline._target_=Thing", says=("baseline._target_=Thing", "package.module.Name")),
     case("optimizer.kwargs.amsgard=true", says=("optimizer", "Adam", "unexpected keyword argument 'amsgard'")),
-    case(
-        "optimizer=sgd", "optimizer.nesterov=true", says=("optimizer", "SGD", "Nesterov momentum requires a momentum")
-    ),
+    case("optimizer=sgd", "optimizer.nesterov=true", says=("optimizer.nesterov=True", "optimizer.momentum above 0")),
 ]
 
 SYNTAX = [

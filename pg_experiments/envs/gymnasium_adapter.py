@@ -18,7 +18,7 @@ from pg_experiments.envs.contract import check_spaces, try_out
 from pg_experiments.envs.interface import EnvSpec, Transition, Twin
 from pg_experiments.envs.making import make_copy
 from pg_experiments.envs.seeds import seeds_of
-from pg_experiments.envs.spaces import observations_of
+from pg_experiments.envs.spaces import observations_of, order_of
 from pg_experiments.envs.time_limit import TimeLimit, TookTooLong
 from pg_experiments.envs.twins import frames_per_second, made
 from pg_experiments.errors import ConfigError, EnvError, first_line
@@ -85,6 +85,8 @@ class GymnasiumEnv:
         """What goes in and out, for people."""
         vector = "flattened to one row, image by image as channels, height, width, from 0 to 1"
         seen = "as a one-hot vector" if self.spec.num_states else vector if self.spec.image_shape else "as one row"
+        if order := order_of(env.observation_space):
+            seen = f"{seen} in this order: {order}, numbered states as one-hot vectors"
         mask = f", behind it the {self.spec.mask_size} numbers of its action_mask" if self.spec.mask_size else ""
         add = ", whose `start` is to be added: the policy counts its choices from 0"
         first = "" if counts_from_zero(env.action_space) else add

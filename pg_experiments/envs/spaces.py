@@ -78,6 +78,20 @@ def observations_of(id: str, space: Any) -> Observations:
     return Observations(size, put, states, image_shape_of(space))
 
 
+def order_of(space: Any) -> str:
+    """In words, which numbers of a vector are which part of a Dict or Tuple; empty for other spaces.
+
+    Example:
+        >>> order_of(spaces.Dict({"speed": spaces.Box(-1, 1, (2,)), "gear": spaces.Discrete(5)}))
+        'gear (5 numbers), speed (2)'
+    """
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
+        return ""
+    named = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+    sizes = [(name, _vector("", part, str(name))[0]) for name, part in named]
+    return ", ".join(f"{name} ({size}{' numbers' * (place == 0)})" for place, (name, size) in enumerate(sizes))
+
+
 def image_shape_of(space: Any) -> ImageShape | None:
     """Channels, height and width of an image, a Box of uint8 or bool with 2 or 3 dimensions; None for all else.
 

@@ -16,7 +16,7 @@ from pg_experiments.errors import printable
 from pg_experiments.evaluation import Evaluation
 from pg_experiments.files import write_atomically
 from pg_experiments.reports.collect import Run
-from pg_experiments.reports.settings import Comparison, compare
+from pg_experiments.reports.settings import Comparison, compare, task_of
 from pg_experiments.reports.statistics import score
 from pg_experiments.reports.table import digits_of, number, print_table
 
@@ -57,7 +57,7 @@ def show(
             table.add_row(name, "-", "-", "-", "-", style="yellow")
             continue
         mean, sd, low, high = (
-            number(value, digits)
+            number(value, digits[task_of(run.config)])
             for value in (outcome.return_mean, outcome.return_std, outcome.return_low, outcome.return_high)
         )
         table.add_row(name, mean, sd, f"{low} to {high}", f"{outcome.length_mean:.1f}")

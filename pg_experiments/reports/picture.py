@@ -98,7 +98,7 @@ def _one_panel(
         handles.append(_draw_setting(axes, setting, found, colour))
         mark = f"{BEST} " if setting in best else ""
         lines = [textwrap.fill(line, LEGEND, subsequent_indent="   ") for line in setting.short_lines]
-        labels.append(mark + "\n".join([*lines, _outcome(setting, digits)]))
+        labels.append(mark + "\n".join([*lines, _outcome(setting, digits[setting.task])]))
     _finish_axes(axes)
     heading = textwrap.fill(comparison.name or "all runs", LEGEND)
     figure.legend(
@@ -132,7 +132,7 @@ def _panels(
         mark = f"{BEST} " if setting in best else ""
         lines = textwrap.wrap(mark + ", ".join(setting.short_lines), (1700 // columns) // size)
         heading = "\n".join([*lines[:2], "…"] if len(lines) > 3 else lines)
-        axes.set_title(f"{heading}\n{_outcome(setting, digits)}", fontsize=size)
+        axes.set_title(f"{heading}\n{_outcome(setting, digits[setting.task])}", fontsize=size)
         by_task.setdefault(setting.task, []).append(axes)
         if len({other.task for other in settings}) == 1 and len(by_task[setting.task]) <= len(settings) - columns:
             axes.tick_params(labelbottom=False)  # the panel below has the same axis

@@ -117,7 +117,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
         values, names = typed, {name: name for name in typed[0]}
     short = _short_names(list(values[0]) if values else [], {key for run in runs for key in run.written})
     settings = tuple(
-        Setting(own, short, _task(group[0].config), tuple(sorted(group, key=lambda run: _order(run.seed))))
+        Setting(own, short, task_of(group[0].config), tuple(sorted(group, key=lambda run: _order(run.seed))))
         for group, own in zip(ordered, values, strict=True)
     )
     name = "several keys" if len(names) > 1 else "".join(names.values())
@@ -195,7 +195,8 @@ def _short_names(names: Sequence[str], keys: set[str]) -> dict[str, str]:
     return short
 
 
-def _task(config: Mapping[str, Any]) -> str:
+def task_of(config: Mapping[str, Any]) -> str:
+    """A setting's `task`."""
     name = ENV_ID if config.get(ENV_ID) is not None else TASK[0]  # the class of all of Gymnasium's tells nothing
     texts = [_text(name, config[name])] if config.get(name) is not None else []
     limit = config.get(TASK[2])

@@ -36,7 +36,7 @@ def print_table(comparison: Comparison, console: Console, metric: str = FINAL) -
             BEST if marked else "",
             *map(escape, setting.values.values()),
             _counts(setting),
-            *_cells(score(setting), digits),
+            *_cells(score(setting), digits[setting.task]),
             style="bold green" if marked else None,
         )
     console.print(table)
@@ -79,10 +79,14 @@ def number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}"
 
 
-def digits_of(comparison: Comparison) -> int:
-    """How many digits after the point tell something: as many for all, so that numbers can be compared."""
-    size = max((abs(found.mean) for setting in comparison.settings if (found := score(setting))), default=1.0)
-    return 0 if size >= 10_000 else 1 if size >= 100 else 2 if size >= 1 else 4
+def digits_of(comparison: Comparison) -> dict[str, int]:
+    """How many digits after the point tell something: as many for all of a task, so that numbers can be compared."""
+    digits = {}
+    for task in {setting.task for setting in comparison.settings}:
+        means = [found.mean for one in comparison.settings if one.task == task and (found := score(one))]
+        size = max(map(abs, means), default=1.0)
+        digits[task] = 0 if size >= 10_000 else 1 if size >= 100 else 2 if size >= 1 else 4
+    return digits
 
 
 def _counts(setting: Setting) -> str:
