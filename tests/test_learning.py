@@ -1,7 +1,11 @@
 """Learning: small problems whose failure says what is broken, and the defaults on the real tasks (slow)."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +14,12 @@ from small_mdp import completed
 from torch import Generator, Tensor
 from type_checks import without_type_checks
 
-from pg_experiments import RunResult, compose, train
+from pg_experiments import compose
 from pg_experiments.batch import Batch
 from pg_experiments.config import SCHEMAS, Config
 from pg_experiments.envs.interface import BoxActions, EnvSpec, Transition
 
-SEEDS = range(10)
+SEEDS = 10
 
 
 @dataclass(frozen=True)
@@ -238,37 +242,40 @@ def test_entropy_bonus_keeps_the_policy_open() -> None:
 # --- the defaults on the real tasks -----------------------------------------------------------------------------------
 
 
-def train_all_seeds(*overrides: str) -> list[RunResult]:
-    """Ten seeds in one batch with nothing but defaults, evaluated on 100 deterministic episodes each."""
-    results = train([compose(*overrides, f"seed={seed}", "logging.progress=none") for seed in SEEDS])
-    assert all(result.status == "completed" for result in results)
-    assert all(result.evaluation is not None and result.evaluation["episodes"] == 100 for result in results)
-    return results
+def evaluations_of_all_seeds(folder: Path, *overrides: str) -> list[dict[str, float]]:
+    """Ten seeds in one batch with nothing but defaults, evaluated on 100 deterministic episodes each.
 
-
-def evaluated(results: list[RunResult], number: str) -> list[float]:
-    return [result.evaluation[number] for result in results if result.evaluation is not None]
-
-
-@pytest.mark.slow
-def test_default_settings_swing_up_the_pendulum_with_every_seed() -> None:
-    returns = evaluated(train_all_seeds("policy=gaussian", "env=pendulum"), "return_mean")
-    assert min(returns) >= -200, returns
+    By the command, in a process of its own: what lets shapes and types be checked here slows it down even when it is off.
+    """
+    more = ("hydra.launcher.workers=1", f"hydra.sweep.dir={folder}", "logging.progress=none")
+    command = [sys.executable, "-m", "pg_experiments.train", "-m", *overrides, f"seed=range({SEEDS})", *more]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    results = [json.loads(path.read_text()) for path in folder.glob("*/result.json")]
+    assert [result["status"] for result in results] == ["completed"] * SEEDS
+    assert all(result["evaluation"]["episodes"] == 100 for result in results)
+    return [result["evaluation"] for result in results]
 
 
 @pytest.mark.slow
-def test_default_settings_balance_the_pole_with_every_seed() -> None:
-    returns = evaluated(train_all_seeds("policy=softmax", "env=cartpole"), "return_mean")
-    assert min(returns) >= 475, returns
+def test_default_settings_swing_up_the_pendulum_with_every_seed(tmp_path: Path) -> None:
+    found = evaluations_of_all_seeds(tmp_path, "policy=gaussian", "env=pendulum")
+    assert min(each["return_mean"] for each in found) >= -200, found
 
 
 @pytest.mark.slow
-def test_default_settings_navigate_by_nearly_the_shortest_continuous_path() -> None:
-    lengths = evaluated(train_all_seeds("policy=gaussian", "env=navigation"), "length_mean")
-    assert sum(lengths) / len(lengths) <= 12, lengths
+def test_default_settings_balance_the_pole_with_every_seed(tmp_path: Path) -> None:
+    found = evaluations_of_all_seeds(tmp_path, "policy=softmax", "env=cartpole")
+    assert min(each["return_mean"] for each in found) >= 475, found
 
 
 @pytest.mark.slow
-def test_default_settings_navigate_by_nearly_the_shortest_discrete_path() -> None:
-    lengths = evaluated(train_all_seeds("policy=softmax", "env=navigation_discrete"), "length_mean")
-    assert sum(lengths) / len(lengths) <= 110, lengths
+def test_default_settings_navigate_by_nearly_the_shortest_continuous_path(tmp_path: Path) -> None:
+    found = evaluations_of_all_seeds(tmp_path, "policy=gaussian", "env=navigation")
+    assert sum(each["length_mean"] for each in found) / SEEDS <= 12, found
+
+
+@pytest.mark.slow
+def test_default_settings_navigate_by_nearly_the_shortest_discrete_path(tmp_path: Path) -> None:
+    found = evaluations_of_all_seeds(tmp_path, "policy=softmax", "env=navigation_discrete")
+    assert sum(each["length_mean"] for each in found) / SEEDS <= 110, found
