@@ -12,11 +12,13 @@ import torch
 from scipy import stats
 from torch import Generator, Tensor
 
+from pg_experiments import compose
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec, Transition
 from pg_experiments.policies.distributions import Categorical, DiagonalGaussian
 from pg_experiments.policies.gaussian import Gaussian
 from pg_experiments.policies.softmax import Softmax, TabularSoftmax
 from pg_experiments.rollout import play_episodes
+from pg_experiments.runs import build, stack
 
 SEED = 71
 FAILURE_RATE = 1e-6  # of each statistical test below, were its seed drawn anew
@@ -309,3 +311,14 @@ def test_table_and_network_give_a_categorical_over_all_actions(count: int) -> No
     torch.testing.assert_close(
         TabularSoftmax(spec)(table, observation).entropy(), torch.full((3, 4), math.log(count), dtype=torch.float64)
     )
+
+
+@pytest.mark.parametrize("initial_shape", [1.001, 2.0, 90.0, 110.0, 700.0, 1250.0, 1e6])
+def test_a_beta_policy_begins_with_the_shape_that_is_asked_for(initial_shape: float) -> None:
+    """α and β of every action, in float64; also where exp(α) is more than a number can be."""
+    more = ("policy=beta", "env=pendulum", f"policy.initial_shape={initial_shape}", "dtype=float64")
+    policy = build(stack([compose(*more)])).policy
+    parameters = policy.init([Generator().manual_seed(SEED)], torch.float64)
+    distribution: Any = policy(parameters, torch.zeros(1, 5, 3, dtype=torch.float64))
+    for excess in (distribution.excess_alpha, distribution.excess_beta):
+        torch.testing.assert_close(1 + excess, torch.full((1, 5, 1), initial_shape).double(), rtol=1e-6, atol=0)

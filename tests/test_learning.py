@@ -245,7 +245,7 @@ def test_entropy_bonus_keeps_the_policy_open() -> None:
 def evaluations_of_all_seeds(folder: Path, *overrides: str) -> list[dict[str, float]]:
     """Ten seeds in one batch with nothing but defaults, evaluated on 100 deterministic episodes each.
 
-    By the command, in a process of its own: what lets shapes and types be checked here slows it down even when it is off.
+    By the command, in a process of its own: what lets shapes and types be checked here takes time even when it is off.
     """
     more = ("hydra.launcher.workers=1", f"hydra.sweep.dir={folder}", "logging.progress=none")
     command = [sys.executable, "-m", "pg_experiments.train", "-m", *overrides, f"seed=range({SEEDS})", *more]
