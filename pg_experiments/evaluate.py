@@ -72,7 +72,8 @@ def evaluate(folder: Path, how: "How", video: Path | None = None) -> bool:
     Args:
         folder: of a run, or of a sweep.
         how: what is played.
-        video: file to show some episodes in, an empty path for `evaluation.mp4` in the folder; None: no video.
+        video: file to show some episodes in; an empty path for `evaluation.mp4` in the folder, and of another checkpoint
+            than the last for `evaluation-best.mp4` and the like; None: no video.
 
     Returns:
         Whether every run was evaluated.
@@ -103,7 +104,8 @@ def evaluate_run(run_dir: Path, how: "How", video: Path | None = None) -> None:
     from pg_experiments.runs import DTYPES, build, stack
 
     if video is not None:
-        path = video if video.name else run_dir / VIDEO
+        own = VIDEO if how.checkpoint == "last" else f"evaluation-{how.checkpoint}.mp4"
+        path = video if video.name else run_dir / own
         check_path(path)
         if video.name and path.exists():
             raise ConfigError("--video", path, "is there already; choose another name")

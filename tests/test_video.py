@@ -206,6 +206,10 @@ def test_an_mp4_goes_into_the_runs_folder_when_no_name_is_given(
         first = reader.get_data(0)
     assert first.shape == (524, 500, 3)
     assert first[:24].min() < 100, "no text above the picture"
+    before = (trained / "pendulum" / "evaluation.mp4").read_bytes()
+    assert run(capsys, trained / "pendulum", "--episodes", 2, "--video", "--checkpoint", "best").code == 0
+    assert (trained / "pendulum" / "evaluation-best.mp4").stat().st_size > 1000
+    assert (trained / "pendulum" / "evaluation.mp4").read_bytes() == before
 
 
 @pytest.mark.parametrize(
