@@ -72,8 +72,8 @@ def evaluate(folder: Path, how: "How", video: Path | None = None) -> bool:
     Args:
         folder: of a run, or of a sweep.
         how: what is played.
-        video: file to show some episodes in; an empty path for `evaluation.mp4` in the folder, and of another checkpoint
-            than the last for `evaluation-best.mp4` and the like; None: no video.
+        video: file to show some episodes in; an empty path for `evaluation.mp4` in the folder, or for
+            `evaluation-best.mp4` and the like where it is not the last checkpoint; None: no video.
 
     Returns:
         Whether every run was evaluated.
