@@ -17,7 +17,7 @@ TYPE_CHECKS = False  # see conftest.py
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "your_environment.md"
 TEXT = PAGE.read_text()
-TANK, POLICY = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+TANK, POLICY, EPISODE = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL) for line in block.splitlines()]
 MESSAGES = re.findall(r"^\| `(.+?)` \| `(.+?)` \| `(.+?)` \|$", TEXT, flags=re.MULTILINE)
 SMALL = ["total_env_steps=40", "env.num_envs=2", "evaluation.episodes=2", "logging.progress=none"]
@@ -59,10 +59,13 @@ def test_the_commands_of_the_page_run_one_after_the_other_and_then_its_policy(fo
         assert run(command, monkeypatch) == 0, (command, capfd.readouterr().err)
     assert len(list(folder.glob("outputs/sweeps/tank/*/result.json"))) == 15
     assert "95 % interval" in capfd.readouterr().out
-    exec(compile(POLICY, PAGE.name, "exec"), {})
+    names: dict[str, object] = {}
+    exec(compile(POLICY, PAGE.name, "exec"), names)
     lines = capfd.readouterr().out.split("\n")[:3]
     assert [line.split()[0] for line in lines] == ["0.5", "1.0", "1.5"]
     assert all(0 <= float(line.split()[1]) <= 1 for line in lines)
+    exec(compile(EPISODE, PAGE.name, "exec"), names)
+    assert (names["terminated"], names["truncated"]) == (False, True)
 
 
 @pytest.mark.parametrize(("old", "new", "says"), MESSAGES, ids=[new for _, new, _ in MESSAGES])
