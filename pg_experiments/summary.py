@@ -43,6 +43,6 @@ def print_summary(result: RunResult, own_modules: Sequence[str] = (), again: str
         console.print("\nnext:", markup=False)
         if again:
             console.print(f"  {again}", markup=False)
-        if result.iterations:
+        if result.iterations or result.status != "failed":  # or it would fail again
             console.print(f"  python -m pg_experiments.evaluate {folder} --episodes 100{trust}", markup=False)
         console.print(f"  tensorboard --logdir {folder}", markup=False)

@@ -452,7 +452,7 @@ def test_a_repeated_run_that_hangs_in_c_ends_too(faulty):
     ended = training_command(faulty, "--repeat", "run", "--trust", "faulty")
     assert ended.returncode == 1
     assert "in lock_twice" in ended.stderr
-    assert "and never returned to Python after " in ended.stdout
+    assert "and never returned to Python; after " in ended.stdout
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def converter(space: spaces.Space[Any]) -> Callable[[Any], Any]:
 def counts_from_zero(space: spaces.Space[Any]) -> bool:
     """Whether every numbered choice of a space does, as a policy's own do; `converter` adds the start of the others."""
     numbered = [leaf for leaf in _leaves(space) if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete)]
-    return not any(np.any(leaf.start) for leaf in numbered)
+    return not any(np.count_nonzero(leaf.start) for leaf in numbered)
 
 
 def _part(space: spaces.Space[Any]) -> Part | None:
