@@ -1,7 +1,7 @@
 """Train the bioreactor's policy and set it against the best constant dilution rate, from three starts.
 
     python docs/draw_bioreactor.py                 # about a minute; seeds 0 to 9; writes docs/bioreactor.png
-    python docs/draw_bioreactor.py --run RUN_DIR   # the policy of a run that is there already
+    python docs/draw_bioreactor.py --run RUN_DIR   # the policy of a run that is there already; into its folder
 
 An episode has 50 hours, without chance, the policy in its deterministic mode. In the third case 3 g/L of biomass are
 lost after 25 hours: the state that the policy has brought about is handed to the constant rates as well, and what the

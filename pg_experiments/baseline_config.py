@@ -28,6 +28,20 @@ class RunningMeanConfig:
     decay: float = per_run(0.9, at_least=0, at_most=1)
 
 
+def without_effect(baseline: Any, algorithm: Any) -> str:
+    """A line about a baseline that changes nothing beside the algorithm's settings; empty for any other.
+
+    Args:
+        baseline, algorithm: of one config.
+    """
+    if not (isinstance(baseline, RunningMeanConfig) and getattr(algorithm, "normalize_advantage", False)):
+        return ""
+    return (
+        "note: baseline=running_mean is one number for all samples, which algorithm.normalize_advantage=true takes "
+        "away anyway; it is of effect with algorithm.normalize_advantage=false"
+    )
+
+
 @dataclass(frozen=True)
 class TimeDependentConfig:
     _target_: str = "pg_experiments.baselines.time_dependent.TimeDependent"

@@ -20,8 +20,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pg_experiments.baseline_config import without_effect
 from pg_experiments.composition import compose_node, one_line, to_config
-from pg_experiments.config import without_effect
 from pg_experiments.errors import ConfigError, UserError, fail
 from pg_experiments.policy_config import AutoConfig
 
@@ -59,7 +59,7 @@ def check_run(arguments: Sequence[str]) -> bool:
         from pg_experiments.policies.auto import reason
 
         print(reason(parts.policy_spec))
-    if note := without_effect(config):
+    if note := without_effect(config.baseline, config.algorithm):
         print(note)
     if folder is None:
         return True

@@ -233,15 +233,10 @@ OPTION_OF = {  # what a class is called on the command line, the first of severa
 }
 
 
-def without_effect(config: "Config") -> str:
-    """A line about a choice that changes nothing; empty where there is none."""
-    normalizes = bool(getattr(config.algorithm, "normalize_advantage", False))
-    if not (isinstance(config.baseline, RunningMeanConfig) and normalizes):
-        return ""
-    return (
-        "note: baseline=running_mean is one number for all samples, which algorithm.normalize_advantage=true takes "
-        "away anyway; it is of effect with algorithm.normalize_advantage=false"
-    )
+def option_of(kind: type) -> str:
+    """What a class is called on the command line; of a user's own, its name."""
+    module = "torch.optim" if kind.__module__.startswith("torch.optim.") else kind.__module__
+    return OPTION_OF.get(f"{module}.{kind.__name__}", kind.__name__)
 
 
 COMMON_KEYS = {

@@ -89,6 +89,7 @@ def export(
 
     import torch
 
+    from pg_experiments.config import option_of
     from pg_experiments.exporting.check import TOLERANCE, compare, sample_observations
     from pg_experiments.exporting.formats import EXAMPLE_BATCH, read, write
     from pg_experiments.exporting.readme import outputs, readme
@@ -104,7 +105,7 @@ def export(
     parts = build(stack([config]))
     if not isinstance(parts.trained_policy, ExportablePolicy):
         home = ExportablePolicy.__module__
-        raise ConfigError("policy", type(parts.trained_policy).__name__, f"has no action_module, see {home}")
+        raise ConfigError("policy", option_of(type(parts.trained_policy)), f"has no action_module, see {home}")
     assert isinstance(policy, ExportablePolicy)
     module = policy.action_module(parameters)
     observation = sample_observations(policy, parameters, parts.env, DTYPES[config.dtype])

@@ -1,7 +1,9 @@
 """Fields of a config schema: a default, the allowed values, and whether runs of one batch may differ in it."""
 
 import math
+import operator
 import re
+from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
@@ -12,6 +14,14 @@ MOST_UNITS = 100_000  # of a layer: more is a slip of the finger
 MOST_LAYERS = 1000
 SCHEDULES = ("constant", "linear", "cosine")  # of a number over a run
 ACTIVATION_NAMES = ("relu", "tanh", "elu", "sigmoid")
+
+
+COMPARED: dict[str, Callable[[float, float], bool]] = {  # a number with each limit that a field may have
+    "above": operator.gt,
+    "at_least": operator.ge,
+    "at_most": operator.le,
+    "below": operator.lt,
+}
 
 
 def checked(
@@ -82,18 +92,18 @@ def check_value(key: str, value: Any, metadata: dict[str, Any]) -> None:
 def _check_number(key: str, number: Any, metadata: dict[str, Any]) -> None:
     if not isinstance(number, int | float) or isinstance(number, bool):
         return
-    above, at_least, at_most, below = (metadata.get(limit) for limit in ("above", "at_least", "at_most", "below"))
-    if isinstance(number, int) and at_most is None:
-        at_most = LARGEST_INTEGER if number > LARGEST_INTEGER else None
+    limits = {limit: metadata.get(limit) for limit in COMPARED}
+    if isinstance(number, int) and limits["at_most"] is None and number > LARGEST_INTEGER:
+        limits["at_most"] = LARGEST_INTEGER
     if not math.isfinite(number):
         raise ConfigError(key, number, "must be a finite number")
-    if above is not None and not number > above:
-        raise ConfigError(key, number, f"must be above {above}")
-    if below is not None and not (at_least or 0) <= number < below:
-        raise ConfigError(key, number, f"must be at least {at_least or 0} and below {below}")
-    if at_least is not None and number < at_least:
-        limits = f"from {at_least} to {at_most}" if at_most is not None else f"at least {at_least}"
-        raise ConfigError(key, number, f"must be {limits}")
-    if at_most is not None and number > at_most:
-        limits = f"from {at_least} to {at_most}" if at_least is not None else f"at most {at_most}"
-        raise ConfigError(key, number, f"must be {limits}")
+    given = {limit: value for limit, value in limits.items() if value is not None}
+    if not all(COMPARED[limit](number, value) for limit, value in given.items()):
+        raise ConfigError(key, number, f"must be {_in_words(given)}")
+
+
+def _in_words(limits: dict[str, float]) -> str:
+    """`from 0 to 1`, `at least 0`, `at least 0 and below 1`."""
+    if limits.keys() == {"at_least", "at_most"}:
+        return f"from {limits['at_least']} to {limits['at_most']}"
+    return " and ".join(f"{limit.replace('_', ' ')} {value}" for limit, value in limits.items())

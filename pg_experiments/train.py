@@ -23,13 +23,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pg_experiments import repeat
 from pg_experiments.backend_config import described, taken
-from pg_experiments.before_work import check_run, parsed_flags
-from pg_experiments.composition import conf_dir, free_keys, known_keys, one_line, register, to_config
+from pg_experiments.before_work import check_run
+from pg_experiments.composition import conf_dir, free_keys, one_line, register, to_config
 from pg_experiments.config import resuming
 from pg_experiments.envs.hanging import ended_when_hanging
 from pg_experiments.errors import RunFailedError, UserError, ctrl_c_stays_itself, fail, first_line
 from pg_experiments.interruption import SIGNALS, exit_code, heard
 from pg_experiments.progress import say
+from pg_experiments.sweeps.arguments import prepared
 from pg_experiments.trust import modules_to_trust
 
 EXIT_FAILED = 1
@@ -83,7 +84,7 @@ def command() -> None:
             raise SystemExit(repeat.main(sys.argv[1:]))
         warnings.filterwarnings("error", "provider=.* is not available")  # a folder of configs that is not there
         with ctrl_c_stays_itself():
-            sys.argv[1:] = name_folders_by_what_varies(set_keys_of_swept_groups(sys.argv[1:]))
+            sys.argv[1:] = prepared(sys.argv[1:])
             if not check_run(sys.argv[1:]):
                 return
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(run_job)()
@@ -118,51 +119,6 @@ def _is_of_hydra(error: Exception) -> bool:
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     ours = max(place for place, file in enumerate(files) if Path(__file__).parent in Path(file).parents)
     return any({"hydra", "omegaconf", "antlr4"} & set(Path(file).parts) for file in files[ours + 1 :])
-
-
-def name_folders_by_what_varies(arguments: Sequence[str]) -> list[str]:
-    """Leave the overrides that all jobs of a sweep share out of the names of the jobs' folders.
-
-    A sweeper hands a launcher whole jobs, and only the command line says which of their overrides vary.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    flags = parsed_flags(arguments)
-    if not flags.multirun:
-        return list(arguments)
-    parsed = OverridesParser.create().parse_overrides(flags.overrides)
-    named = {item.key_or_group for item in parsed if item.is_sweep_override()} | {"seed"}
-    fixed = [item.key_or_group for item in parsed if item.key_or_group not in named and not item.is_hydra_override()]
-    key = "hydra.job.config.override_dirname.exclude_keys"
-    if not fixed or any(item.key_or_group == key for item in parsed):
-        return list(arguments)
-    place = list(arguments).index(flags.overrides[0])  # beside the others: the parser takes them in one piece
-    return [*arguments[:place], f"{key}=[{','.join(dict.fromkeys(fixed))}]", *arguments[place:]]
-
-
-def set_keys_of_swept_groups(arguments: Sequence[str]) -> list[str]:
-    """Let `algorithm=ppo,trpo algorithm.rollout_steps=16` set a key that the options of a sweep have.
-
-    Hydra first composes without what is swept, where the key may not be; with `++` it is the jobs that are checked.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import OverrideType
-
-    flags = parsed_flags(arguments)
-    if not flags.multirun:
-        return list(arguments)
-    parsed = OverridesParser.create().parse_overrides(flags.overrides)
-    swept = {item.key_or_group for item in parsed if item.is_sweep_override()}
-    of_them = {
-        str(item.input_line): item.key_or_group
-        for item in parsed
-        if item.type is OverrideType.CHANGE
-        and not item.is_sweep_override()
-        and "." in item.key_or_group
-        and {"experiment", item.key_or_group.partition(".")[0]} & swept
-    }
-    lacking = set(of_them.values()) - set(known_keys(flags.overrides)) if of_them else set()
-    return [f"++{argument}" if of_them.get(argument) in lacking else argument for argument in arguments]
 
 
 class _CallableModule(ModuleType):

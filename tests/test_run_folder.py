@@ -382,7 +382,11 @@ def test_a_loaded_policy_acts_as_a_native_environment_takes_it(finished, tmp_pat
     assert isinstance(torque, np.ndarray)
     assert torque.shape == (1,)
     train([compose("policy=softmax", "env=cartpole", *TINY, "total_env_steps=1")], [tmp_path])
-    assert type(load_policy(tmp_path).act([0.0] * 4)) is int
+    policy = load_policy(tmp_path)
+    assert type(policy.act([0.0] * 4)) is int
+    for actor, size in ((policy, 4), (load_policy(finished.folder), 3)):
+        with pytest.raises(ValueError, match=rf"of shape \(2, {size}\): expected one, {size} numbers"):
+            actor.act(np.zeros((2, size)))
 
 
 # --- the Python API ---------------------------------------------------------------------------------------------------

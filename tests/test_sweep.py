@@ -25,11 +25,11 @@ from pg_experiments import compose, train
 from pg_experiments.composition import conf_dir, folder_name, free_keys, register
 from pg_experiments.errors import UserError
 from pg_experiments.saved_config import load_config
+from pg_experiments.sweeps.arguments import prepared
 from pg_experiments.sweeps.display import SweepDisplay, SweepStatus, _drawn, status_of
 from pg_experiments.sweeps.grouping import differing_keys, group_by_structure, make_plan
 from pg_experiments.sweeps.jobs import Base, Composer, Job, write_hydra_folder
 from pg_experiments.sweeps.worker import Task
-from pg_experiments.train import name_folders_by_what_varies
 
 # --- grouping ---------------------------------------------------------------------------------------------------------
 
@@ -348,8 +348,8 @@ def test_folders_are_named_by_what_the_sweep_varies():
     key = "hydra.job.config.override_dirname.exclude_keys"
     given = ["-m", "policy=softmax", "env=cartpole", "seed=1,2", "policy=softmax,gaussian"]
     named = ["-m", f"{key}=[env]", *given[1:]]
-    assert name_folders_by_what_varies(given) == named  # the policy is given twice; the last varies
-    assert name_folders_by_what_varies(given[1:]) == given[1:]
+    assert prepared(given) == named  # the policy is given twice; the last varies
+    assert prepared(given[1:]) == given[1:]
 
 
 # --- what a person sees -----------------------------------------------------------------------------------------------

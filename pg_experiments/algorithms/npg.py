@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from pg_experiments.advantages import Targets, value_targets
 from pg_experiments.algorithms.interface import Iteration, Metrics
 from pg_experiments.baselines.interface import ValueFunction
-from pg_experiments.config import OPTION_OF
+from pg_experiments.config import option_of
 from pg_experiments.dense import Dense
 from pg_experiments.errors import ConfigError
 from pg_experiments.gradients import network_gradients, policy_gradients
@@ -80,8 +80,7 @@ def check_policy(policy: Policy, algorithm: str) -> None:
             f"has no network, through which {algorithm} finds its Fisher matrix; fitting: softmax, gaussian "
             "(policy=softmax policy.hidden_sizes=[] is a table, too)"
         )
-        kind = type(policy)
-        raise ConfigError("policy", OPTION_OF.get(f"{kind.__module__}.{kind.__name__}", kind.__name__), reason)
+        raise ConfigError("policy", option_of(type(policy)), reason)
 
 
 @dataclass(frozen=True)

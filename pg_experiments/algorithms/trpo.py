@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from pg_experiments.algorithms.interface import Iteration, Metrics
 from pg_experiments.algorithms.npg import NPG, Direction, check_policy, natural_iteration
 from pg_experiments.baselines.interface import ValueFunction
-from pg_experiments.config import OPTION_OF
+from pg_experiments.config import option_of
 from pg_experiments.errors import ConfigError
 from pg_experiments.gradients import passes_for
 from pg_experiments.natural_gradient import as_parameters, as_vector
@@ -60,9 +60,7 @@ class TRPO:
         check_policy(policy, "trpo")
         changed = [name for name in ("momentum", "weight_decay") if optimizer.arguments.get(name)]
         if optimizer.torch_class is not torch.optim.SGD or changed:
-            name = optimizer.torch_class.__name__
-            name = OPTION_OF.get(f"torch.optim.{name}", name)
-            given = f"{name}{' with ' + ' and '.join(changed) if changed else ''}"
+            given = f"{option_of(optimizer.torch_class)}{' with ' + ' and '.join(changed) if changed else ''}"
             reason = (
                 "would change the step that the trust region allows; fitting: sgd without momentum and weight_decay"
             )

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -79,15 +80,23 @@ class PolicyModule(torch.nn.Module):
     def act(self, observation: Any) -> Any:
         """From one observation, as the environment gives it, to the action that its `step` takes.
 
-        Dicts, tuples, images and numbered states are read as in training, and what a Gymnasium environment takes is
-        in its action space: a dict, a number that counts from `start`. Where a wrapper adds to an observation (frames
-        of before, the time), give the result to the module itself.
+        Dicts, tuples, images and numbered states are read as in training. Where a wrapper or `env.action_mask` adds to
+        an observation (frames of before, the time, the mask), give the whole row to the module itself.
+
+        Args:
+            observation: of a Gymnasium environment what its observation space holds; of any other a row of numbers.
+
+        Returns:
+            Of a Gymnasium environment what its action space holds, such as a dict, or a number that counts from
+            `start`; of any other an int for discrete actions, else a NumPy array `[action]`.
 
         Raises:
             ValueError: for an observation that is none of the environment's.
         """
         if self._spaces is None:
             action = self(observation).numpy()
+            if action.ndim > (0 if self._has_numbered_actions else 1):
+                raise ValueError(f"observation of shape {np.shape(observation)}: expected one, {self._size} numbers")
             return int(action) if self._has_numbered_actions else action
         from pg_experiments.envs.action_spaces import converter  # here, because it imports Gymnasium
         from pg_experiments.envs.spaces import observations_of

@@ -15,7 +15,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from pg_experiments.config import resuming, without_effect
+from pg_experiments.baseline_config import without_effect
+from pg_experiments.config import resuming
 from pg_experiments.errors import ConfigError, RunFailedError, ctrl_c_stays_itself, first_line
 from pg_experiments.memory import seldom_collected
 from pg_experiments.progress import say
@@ -91,7 +92,8 @@ def launch_jobs(jobs: Sequence[Job], settings: Mapping[str, Any], kept: int = 0)
         plan = plan_for(jobs, settings, backend.spread, backend.per_machine)
         plan = replace(plan, workers=min(backend.workers, len(plan.batches)))
         say(plan.line())
-        if note := next(filter(None, (without_effect(job.config) for job in jobs)), ""):
+        notes = (without_effect(job.config.baseline, job.config.algorithm) for job in jobs)
+        if note := next(filter(None, notes), ""):
             say(note)
         results = _Launch(jobs, backend, settings["retries"], kept).run(plan)
     finally:
