@@ -1,6 +1,7 @@
 """What all tests share: one thread, as in training, because with more of them sums are split by size."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -23,6 +24,13 @@ spare_functions_inside_of_functions()
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_heard() -> None:
+    """Also where a shell has started the tests in the background, which lets them and their children ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 NEW_VALUE = pytest.StashKey[bool]()  # whether a test is the first of its function with some value of a parameter
