@@ -43,7 +43,7 @@ class FixedRollout:
         self._policy, self._env, self._num_envs, self._steps, self._dtype = policy, env, num_envs, steps, dtype
         self._saves_state = consists_of_tensors(env, dtype)
         self.playing: list[int] = []
-        self._taken: tuple[list[int], Episodes, Trajectory] | None = None
+        self._played: list[tuple[Tensor, ...]] | None = None  # of each step of a complete rollout
         self._generators: Mapping[int, Generator] = {}
         # of the runs that have begun, in ascending order:
         self._runs: list[int] = []
@@ -53,6 +53,7 @@ class FixedRollout:
         self._replay: Replay | None = None
         self._act: Callable[[Tensor], Distribution]
 
+    @torch.inference_mode()
     def begin(self, runs: Sequence[int], parameters: Parameters, generators: Mapping[int, Generator]) -> None:
         """Let all runs that train begin a rollout; copies that have not begun are reset.
 
@@ -69,9 +70,9 @@ class FixedRollout:
     @property
     def enough(self) -> bool:
         """Whether the rollout is complete."""
-        return self._taken is not None
+        return self._played is not None
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def play(self) -> None:
         """Play the rollout."""
         env, policy, act, limit = self._env, self._policy, self._act, self._env.spec.max_episode_steps
@@ -112,16 +113,16 @@ class FixedRollout:
                     self._replay.begin(over, fresh)
         if self._replay:
             self._replay.note(torch.stack(env_actions, 2), begun, self._progress.length)
-        self._state, self._observation, self.playing = state, observation, []
-        grids = [torch.stack(part, 1) for part in zip(*played, strict=True)]
-        self._taken = (self._runs, *self._outcome(*grids))
+        self._state, self._observation, self.playing, self._played = state, observation, [], played
 
     def take(self) -> tuple[list[int], Episodes, Trajectory]:
         """The runs; the episodes that they finished, and what they did."""
-        assert self._taken is not None
-        taken, self._taken = self._taken, None
-        return taken
+        assert self._played is not None
+        grids = [torch.stack(part, 1) for part in zip(*self._played, strict=True)]
+        self._played = None
+        return self._runs, *self._outcome(*grids)
 
+    @torch.inference_mode()
     def drop(self, run: int) -> None:
         """Forget a run: it will not go on."""
         if run in self._runs:
@@ -141,6 +142,7 @@ class FixedRollout:
             **{f"part{place}": part[rows] for place, part in enumerate(parts)},
         }
 
+    @torch.inference_mode()
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave of all runs, in their order."""
         state = moved(dict(state), here())

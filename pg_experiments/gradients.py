@@ -1,6 +1,10 @@
-"""Gradients of sums over a run's samples, for each run its own, one pass over its blocks after the other."""
+"""Gradients of sums over a run's samples, for each run its own, one pass over its blocks after the other.
 
-from collections.abc import Callable, Sequence
+Where torch is in inference mode, only what needs autograd leaves it: a graph keeps no tensor that was made there.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Num
@@ -27,8 +31,9 @@ def gradients(
     """
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     for blocks in samples.passes:
-        leaves = {name: part.index_select(0, blocks.rows).requires_grad_() for name, part in parameters.items()}
-        parts = torch.autograd.grad(loss(leaves, blocks).sum(), list(leaves.values()), materialize_grads=True)
+        with _recorded():
+            leaves = {name: part.index_select(0, blocks.rows).requires_grad_() for name, part in parameters.items()}
+            parts = torch.autograd.grad(loss(leaves, blocks).sum(), list(leaves.values()), materialize_grads=True)
         for name, part in zip(leaves, parts, strict=True):
             total[name].index_add_(0, blocks.rows, part)
     return total
@@ -88,19 +93,18 @@ def policy_gradients(
         loss: from the distribution for the blocks of a pass to one number per block: the sum over its samples.
     """
     if not isinstance(policy, NetworkPolicy):
-        return gradients(
-            parameters, samples, lambda leaves, blocks: loss(policy(leaves, blocks.of(observation)), blocks)
-        )
+        seen = _recordable(observation)
+        return gradients(parameters, samples, lambda leaves, blocks: loss(policy(leaves, blocks.of(seen)), blocks))
     of_network = policy.network.names
     others = {name: parameter for name, parameter in parameters.items() if name not in of_network}
     of_others = {name: torch.zeros_like(parameter) for name, parameter in others.items()}
 
     def loss_gradient(output: Tensor, blocks: Pass) -> Tensor:
-        leaves = {name: part.index_select(0, blocks.rows).requires_grad_() for name, part in others.items()}
-        output = output.detach().requires_grad_()
-        with torch.enable_grad():
+        with _recorded():
+            leaves = {name: part.index_select(0, blocks.rows).requires_grad_() for name, part in others.items()}
+            output = _recordable(output).detach().requires_grad_()
             value = loss(policy.distribution(leaves, output), blocks).sum()
-        of_output, *parts = torch.autograd.grad(value, [output, *leaves.values()], materialize_grads=True)
+            of_output, *parts = torch.autograd.grad(value, [output, *leaves.values()], materialize_grads=True)
         for name, part in zip(leaves, parts, strict=True):
             of_others[name].index_add_(0, blocks.rows, part)
         return of_output
@@ -125,16 +129,10 @@ def score_gradients(
         policy, parameters: of all runs.
         samples: gives the blocks.
         observation, action: of every sample.
-        weigh: from log π and H for the blocks of a pass, `[blocks, size]`, without gradient, to w.
+        weigh: from log π and H for the blocks of a pass, `[blocks, size]`, without gradient, to w; it is called in
+            the same mode of torch as this.
         coefficient: c of each run; None: 0 of all.
     """
-
-    def objective(distribution: Distribution, blocks: Pass) -> Tensor:
-        log_prob = distribution.log_prob(blocks.of(action))
-        with torch.set_grad_enabled(coefficient is not None):
-            entropy = distribution.entropy()
-        value = log_prob * weigh(log_prob.detach(), entropy.detach(), blocks)
-        return (value if coefficient is None else value + entropy * coefficient[blocks.rows, None]).sum(1)
 
     def output_gradient(output: Tensor, blocks: Pass) -> Tensor:
         distribution, own = Categorical(output), blocks.of(action)
@@ -145,6 +143,17 @@ def score_gradients(
 
     if isinstance(policy, Softmax):
         return network_gradients(policy.network, parameters, samples, observation, output_gradient)
+    inference, kept_action = torch.is_inference_mode_enabled(), _recordable(action)
+
+    def objective(distribution: Distribution, blocks: Pass) -> Tensor:
+        log_prob = distribution.log_prob(blocks.of(kept_action))
+        with torch.set_grad_enabled(coefficient is not None):
+            entropy = distribution.entropy()
+        with torch.inference_mode(inference):
+            weight = weigh(log_prob.detach(), entropy.detach(), blocks)
+        value = log_prob * _recordable(weight)
+        return (value if coefficient is None else value + entropy * coefficient[blocks.rows, None]).sum(1)
+
     return policy_gradients(policy, parameters, samples, observation, objective)
 
 
@@ -179,3 +188,18 @@ def log_probs(
         own = {name: part.index_select(0, blocks.rows) for name, part in parameters.items()}
         blocks.of(found).copy_(policy(own, blocks.of(observation)).log_prob(blocks.of(action)))
     return found
+
+
+@contextmanager
+def _recorded() -> Iterator[None]:
+    """What is done in here is recorded for autograd."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def _recordable(x: Tensor) -> Tensor:
+    """`x` as a graph can keep it."""
+    if not x.is_inference():
+        return x
+    with torch.inference_mode(False):
+        return x.clone()

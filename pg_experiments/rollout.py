@@ -100,6 +100,7 @@ class Rollout:
         self._observation = self._running = torch.empty(0)
         self._act: Callable[[Tensor], Distribution]
 
+    @torch.inference_mode()
     def begin(self, runs: Sequence[int], parameters: Parameters, generators: Mapping[int, Generator]) -> None:
         """Reset all copies of some runs.
 
@@ -135,7 +136,7 @@ class Rollout:
         """Whether so many runs have finished that it pays to take them."""
         return len(self.finished) >= ENOUGH * (len(self.finished) + len(self.playing))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def play(self) -> None:
         """Play one window of steps with every run that plays."""
         policy, act = self._policy, self._act
@@ -187,6 +188,7 @@ class Rollout:
         reward = torch.where(running, reward, 0.0)
         return runs, episodes, Trajectory(observation, action, reward, terminated, truncated, running)
 
+    @torch.inference_mode()
     def drop(self, run: int) -> None:
         """Forget a run's episodes: it will not be taken."""
         self._resting.drop(run)
@@ -199,6 +201,7 @@ class Rollout:
         """What the next episodes of some runs depend on besides their generators, one row per run; None: nothing."""
         return self._resting.state(runs)
 
+    @torch.inference_mode()
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave of all runs, in their order."""
         self._resting.load(state)

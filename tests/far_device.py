@@ -29,14 +29,15 @@ class Far(Tensor):
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "Far":
-        return torch.Tensor._make_wrapper_subclass(
-            cls,
-            inner.shape,
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
-            device=torch.device(NAME, 0),
-        )
+        with torch.inference_mode(False):  # torch's inference mode knows no views of subclasses
+            return torch.Tensor._make_wrapper_subclass(
+                cls,
+                inner.shape,
+                strides=inner.stride(),
+                storage_offset=inner.storage_offset(),
+                dtype=inner.dtype,
+                device=torch.device(NAME, 0),
+            )
 
     def __init__(self, inner: Tensor) -> None:
         self.inner = inner

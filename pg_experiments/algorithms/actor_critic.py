@@ -57,6 +57,7 @@ class ActorCritic:
     normalize_advantage: bool
     shares_network: ClassVar[bool] = True
 
+    @torch.inference_mode()
     def learn(
         self,
         policy: Policy,

@@ -177,6 +177,7 @@ def natural_direction(
     return Direction(samples, weight, direction, gradient, curvature, metrics)
 
 
+@torch.inference_mode()
 def fit_values(
     baseline: ValueFunction,
     learner: Learner,

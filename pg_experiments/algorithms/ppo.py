@@ -89,6 +89,7 @@ class PPO:
             reason = "corrects advantages that are computed again; it needs algorithm.recompute_advantage=true"
             raise ConfigError("algorithm.vtrace", True, f"{reason} and algorithm.epochs of at least 2")
 
+    @torch.inference_mode()
     def learn(
         self,
         policy: Policy,

@@ -107,7 +107,7 @@ class TRPO:
             normalize_advantage=self.normalize_advantage,
         )
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _search(
         self, policy: NetworkPolicy, parameters: Parameters, trajectory: Trajectory, found: Direction
     ) -> tuple[Float[Tensor, "runs numbers"], Metrics]:

@@ -63,9 +63,11 @@ class ValueNetwork:
         def gradients() -> Parameters:
             return network_gradients(self.network, learner.parameters, packing, experience.observation, loss_gradient)
 
-        norm, _ = learner.step(gradients(), progress)
+        with torch.inference_mode():
+            norm, _ = learner.step(gradients(), progress)
         values_before = values.clone()  # the other updates write into it, too
-        for _ in range(self.updates_per_iteration - 1):
-            learner.step(gradients(), progress)
+        with torch.inference_mode():
+            for _ in range(self.updates_per_iteration - 1):
+                learner.step(gradients(), progress)
         mean_square_error = packing.mean((values_before - returns).square())
         return values_before, {"loss/baseline": mean_square_error, "gradient/baseline_norm": norm}

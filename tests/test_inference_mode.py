@@ -1,0 +1,148 @@
+"""Playing and learning without autograd's bookkeeping: what users bring may ask for gradients all the same."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from small_mdp import SmallMDP, completed
+from test_runs_are_independent import ALGORITHMS, FITTING, make_configs
+from torch import Generator, Tensor
+from type_checks import without_type_checks
+
+from pg_experiments import compose, train
+from pg_experiments.dense import Dense, _passes
+from pg_experiments.envs.interface import Transition
+from pg_experiments.exact import _minus_one
+from pg_experiments.fixed_rollout import FixedRollout
+from pg_experiments.gradients import score_gradients
+from pg_experiments.packing import Pass
+from pg_experiments.policies.von_mises import _rule
+from pg_experiments.rollout import Rollout, Trajectory
+from pg_experiments.runs import Parts, build, stack
+
+RUNS, ENVS, STEPS, SEED = 2, 3, 6, 5
+SMALL = ("env.num_envs=3", "total_env_steps=200", "evaluation.episodes=2", "logging.progress=none")
+
+
+def played(parts: Parts, fixed: bool) -> tuple[dict[str, Tensor], Trajectory, list[Tensor]]:
+    """First parameters, a rollout with them, and what else it gives."""
+    rollout = (
+        FixedRollout(parts.policy, parts.env, ENVS, STEPS, torch.float32)
+        if fixed
+        else Rollout(parts.policy, parts.env, RUNS, ENVS, torch.float32)
+    )
+    generators = {run: Generator().manual_seed(SEED + run) for run in range(RUNS)}
+    parameters = parts.policy.init([Generator().manual_seed(run) for run in range(RUNS)], torch.float32)
+    rollout.begin(range(RUNS), parameters, generators)
+    while not rollout.enough:
+        rollout.play()
+    _, episodes, trajectory = rollout.take()
+    assert trajectory is not None
+    return parameters, trajectory, [*episodes, *(rollout.state(range(RUNS)) or {}).values()]
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_graph_can_keep_everything_that_a_rollout_gives(fixed: bool) -> None:
+    parts = build(stack(make_configs("softmax", "cartpole", "value_network", *ALGORITHMS["ppo"], runs=RUNS)))
+    _, trajectory, others = played(parts, fixed)
+    assert not [part for part in (*trajectory, *others) if part is not None and part.is_inference()]
+
+
+@pytest.mark.parametrize("policy", FITTING)
+def test_the_gradient_is_the_same_in_inference_mode_and_after_it(policy: str) -> None:
+    algorithm = ("algorithm=actor_critic", f"algorithm.rollout_steps={STEPS}")
+    parts = build(stack(make_configs(policy, FITTING[policy][0], "value_network", *algorithm, runs=RUNS)))
+    parameters, trajectory, _ = played(parts, fixed=True)
+    samples = Dense(RUNS, STEPS * ENVS)
+    for kept in (_rule, _passes, _minus_one):  # is made anew, in inference mode, and no graph keeps it
+        kept.cache_clear()
+
+    def found() -> dict[str, Tensor]:
+        # what a graph must not keep there: made in the mode that this is called in
+        observation, action = (samples.pack(part).clone() for part in (trajectory.observation, trajectory.action))
+        weight = torch.linspace(-1.0, 2.0, len(observation))
+
+        def weigh(log_prob: Tensor, entropy: Tensor, blocks: Pass) -> Tensor:
+            assert torch.is_inference_mode_enabled() == weight.is_inference()
+            blocks.of(weight).add_(entropy)  # in place, as algorithms keep what they report
+            return blocks.of(weight) * log_prob
+
+        coefficient = torch.tensor([0.1, 0.0])
+        return score_gradients(parts.policy, parameters, samples, observation, action, weigh, coefficient)
+
+    with torch.inference_mode():
+        inside = found()
+    outside = found()
+    assert inside.keys() == outside.keys() == parameters.keys()
+    for name, gradient in outside.items():
+        assert torch.equal(inside[name], gradient), name
+        assert not gradient.is_inference(), name
+
+
+WEIGHT = torch.nn.Parameter(torch.zeros(4))
+
+
+class FittedByAutograd:
+    """A baseline as somebody writes it who knows torch: a parameter, a loss, `backward` and an optimizer of torch."""
+
+    def init(self, generators: Any, dtype: torch.dtype) -> None:
+        return None
+
+    def values_then_learn(self, learner: None, experience: Any, progress: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        optimizer = torch.optim.SGD([WEIGHT], lr=1e-3)
+        value = experience.observation @ WEIGHT
+        loss = (value - experience.returns).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return value.detach(), {"loss/own": loss.detach().expand(len(progress))}
+
+
+def test_a_baseline_may_learn_with_torchs_own_backward() -> None:
+    config = compose("policy=softmax", "env=cartpole", *SMALL)
+    config = replace(config, baseline={"_target_": "test_inference_mode.FittedByAutograd"})  # type: ignore[arg-type]
+    with without_type_checks():
+        (result,) = train([config])
+    assert (result.status, result.error) == ("completed", None)
+    assert WEIGHT.abs().max() > 0
+
+
+@dataclass(frozen=True)
+class KeepsTensors(SmallMDP):
+    """An environment that makes a tensor in its first step and changes it in place in every method."""
+
+    def reset(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        self._count()
+        return super().reset(noise)
+
+    def step(self, state: Tensor, action: Tensor, running: Tensor) -> Transition:
+        if "calls" not in vars(self):
+            object.__setattr__(self, "calls", torch.zeros(1))
+        self._count()
+        return super().step(state, action, running)
+
+    def select(self, state: Tensor, rows: Tensor) -> Tensor:
+        self._count()
+        return super().select(state, rows)
+
+    def join(self, states: Any) -> Tensor:
+        self._count()
+        return super().join(states)
+
+    def _count(self) -> None:
+        if "calls" in vars(self):
+            self.calls.add_(1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", *ALGORITHMS])
+def test_an_environment_may_change_tensors_of_its_own_in_place(algorithm: str) -> None:
+    own = ALGORITHMS.get(algorithm, (f"algorithm={algorithm}",))
+    config = compose("policy=softmax", "env=cartpole", *own, *SMALL)
+    env: Any = {"_target_": "test_inference_mode.KeepsTensors", "num_envs": ENVS}
+    configs = [
+        replace(completed(replace(config, env=env)), seed=run, total_env_steps=100 + 100 * run) for run in range(RUNS)
+    ]
+    with without_type_checks():
+        results = train(configs)
+    assert [(result.status, result.error) for result in results] == [("completed", None)] * RUNS
