@@ -10,7 +10,7 @@ from torch import Tensor
 from pg_experiments.devices import here
 from pg_experiments.packing import NUMBERS_AT_ONCE, Pass
 
-SAMPLES_OF_A_PASS = 12_800  # at most, unless one run has more: fewer stay in a nearer cache, and take more passes
+SAMPLES_OF_A_PASS = 5_120  # at most, unless one run has more: fewer stay in a nearer cache, and take more passes
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ ACTIVATIONS = {
         torch.relu_,
         lambda gradient, value: torch.ops.aten.threshold_backward.grad_input(gradient, value, 0, grad_input=gradient),
     ),
-    "tanh": Activation(tanh_, torch.ops.aten.tanh_backward),
+    "tanh": Activation(
+        tanh_, lambda gradient, value: torch.ops.aten.tanh_backward.grad_input(gradient, value, grad_input=gradient)
+    ),
     "elu": Activation(
         lambda x: torch.where(x > 0, x, torch.expm1(x)),
         lambda gradient, value: torch.where(value > 0, gradient, gradient * (value + 1)),
