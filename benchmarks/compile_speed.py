@@ -79,7 +79,7 @@ def microseconds(step: Step) -> float:
     return (time.perf_counter() - begun) / STEPS * 1e6
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def main() -> None:
     torch.set_num_threads(1)
     print(f"{'':20}as it is  compiled  ratio  compiling  same bits")
