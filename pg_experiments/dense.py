@@ -80,6 +80,7 @@ class Dense:
 
 
 @lru_cache(maxsize=100)
+@torch.inference_mode(False)  # it is kept
 def _passes(runs: int, size: int, at_once: int, most: int, device: torch.device) -> list[Pass]:
     """On a device, of about equally many runs with at most `at_once` samples; of parts of a run of more than `most`."""
     if size > most:

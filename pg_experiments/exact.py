@@ -106,6 +106,7 @@ def tanh_of_half_(x: Tensor) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # it is kept
 def _minus_one() -> Tensor:
     """As a tensor, because torch makes a new one of a Python number in every sum."""
     return torch.tensor(-1.0, dtype=torch.float32, device="cpu")

@@ -12,6 +12,7 @@ from pg_experiments.envs.checks import innermost
 from pg_experiments.envs.interface import Env
 from pg_experiments.envs.restarting import consists_of_tensors, restarted, tensors_of, with_tensors
 from pg_experiments.episodes import InProgress, finished_episodes
+from pg_experiments.own_parts import in_mode, mode_of
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
@@ -41,6 +42,7 @@ class FixedRollout:
 
     def __init__(self, policy: Policy, env: Env, num_envs: int, steps: int, dtype: torch.dtype) -> None:
         self._policy, self._env, self._num_envs, self._steps, self._dtype = policy, env, num_envs, steps, dtype
+        self.mode = mode_of(policy, env)
         self._saves_state = consists_of_tensors(env, dtype)
         self.playing: list[int] = []
         self._played: list[tuple[Tensor, ...]] | None = None  # of each step of a complete rollout
@@ -53,7 +55,7 @@ class FixedRollout:
         self._replay: Replay | None = None
         self._act: Callable[[Tensor], Distribution]
 
-    @torch.inference_mode()
+    @in_mode
     def begin(self, runs: Sequence[int], parameters: Parameters, generators: Mapping[int, Generator]) -> None:
         """Let all runs that train begin a rollout; copies that have not begun are reset.
 
@@ -72,7 +74,7 @@ class FixedRollout:
         """Whether the rollout is complete."""
         return self._played is not None
 
-    @torch.inference_mode()
+    @in_mode
     def play(self) -> None:
         """Play the rollout."""
         env, policy, act, limit = self._env, self._policy, self._act, self._env.spec.max_episode_steps
@@ -122,7 +124,7 @@ class FixedRollout:
         self._played = None
         return self._runs, *self._outcome(*grids)
 
-    @torch.inference_mode()
+    @in_mode
     def drop(self, run: int) -> None:
         """Forget a run: it will not go on."""
         if run in self._runs:
@@ -142,7 +144,7 @@ class FixedRollout:
             **{f"part{place}": part[rows] for place, part in enumerate(parts)},
         }
 
-    @torch.inference_mode()
+    @in_mode
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave of all runs, in their order."""
         state = moved(dict(state), here())

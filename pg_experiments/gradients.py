@@ -1,16 +1,16 @@
 """Gradients of sums over a run's samples, for each run its own, one pass over its blocks after the other.
 
-Where torch is in inference mode, only what needs autograd leaves it: a graph keeps no tensor that was made there.
+Where torch is in inference mode, see `own_parts.py`, what needs autograd leaves it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
 from pg_experiments.exact import crop
+from pg_experiments.own_parts import recordable, recorded
 from pg_experiments.packing import Pass, Samples
 from pg_experiments.policies.distributions import Categorical, Distribution
 from pg_experiments.policies.interface import NetworkPolicy, Policy
@@ -31,7 +31,7 @@ def gradients(
     """
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     for blocks in samples.passes:
-        with _recorded():
+        with recorded():
             leaves = {name: part.index_select(0, blocks.rows).requires_grad_() for name, part in parameters.items()}
             parts = torch.autograd.grad(loss(leaves, blocks).sum(), list(leaves.values()), materialize_grads=True)
         for name, part in zip(leaves, parts, strict=True):
@@ -93,16 +93,16 @@ def policy_gradients(
         loss: from the distribution for the blocks of a pass to one number per block: the sum over its samples.
     """
     if not isinstance(policy, NetworkPolicy):
-        seen = _recordable(observation)
+        seen = recordable(observation)
         return gradients(parameters, samples, lambda leaves, blocks: loss(policy(leaves, blocks.of(seen)), blocks))
     of_network = policy.network.names
     others = {name: parameter for name, parameter in parameters.items() if name not in of_network}
     of_others = {name: torch.zeros_like(parameter) for name, parameter in others.items()}
 
     def loss_gradient(output: Tensor, blocks: Pass) -> Tensor:
-        with _recorded():
+        with recorded():
             leaves = {name: part.index_select(0, blocks.rows).requires_grad_() for name, part in others.items()}
-            output = _recordable(output).detach().requires_grad_()
+            output = recordable(output).detach().requires_grad_()
             value = loss(policy.distribution(leaves, output), blocks).sum()
             of_output, *parts = torch.autograd.grad(value, [output, *leaves.values()], materialize_grads=True)
         for name, part in zip(leaves, parts, strict=True):
@@ -129,8 +129,8 @@ def score_gradients(
         policy, parameters: of all runs.
         samples: gives the blocks.
         observation, action: of every sample.
-        weigh: from log π and H for the blocks of a pass, `[blocks, size]`, without gradient, to w; it is called in
-            the same mode of torch as this.
+        weigh: from log π and H for the blocks of a pass, `[blocks, size]`, without gradient, to w; called in
+            inference mode where this is.
         coefficient: c of each run; None: 0 of all.
     """
 
@@ -143,7 +143,7 @@ def score_gradients(
 
     if isinstance(policy, Softmax):
         return network_gradients(policy.network, parameters, samples, observation, output_gradient)
-    inference, kept_action = torch.is_inference_mode_enabled(), _recordable(action)
+    inference, kept_action = torch.is_inference_mode_enabled(), recordable(action)
 
     def objective(distribution: Distribution, blocks: Pass) -> Tensor:
         log_prob = distribution.log_prob(blocks.of(kept_action))
@@ -151,7 +151,7 @@ def score_gradients(
             entropy = distribution.entropy()
         with torch.inference_mode(inference):
             weight = weigh(log_prob.detach(), entropy.detach(), blocks)
-        value = log_prob * _recordable(weight)
+        value = log_prob * recordable(weight)
         return (value if coefficient is None else value + entropy * coefficient[blocks.rows, None]).sum(1)
 
     return policy_gradients(policy, parameters, samples, observation, objective)
@@ -188,18 +188,3 @@ def log_probs(
         own = {name: part.index_select(0, blocks.rows) for name, part in parameters.items()}
         blocks.of(found).copy_(policy(own, blocks.of(observation)).log_prob(blocks.of(action)))
     return found
-
-
-@contextmanager
-def _recorded() -> Iterator[None]:
-    """What is done in here is recorded for autograd."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
-
-
-def _recordable(x: Tensor) -> Tensor:
-    """`x` as a graph can keep it."""
-    if not x.is_inference():
-        return x
-    with torch.inference_mode(False):
-        return x.clone()

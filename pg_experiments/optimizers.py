@@ -12,6 +12,7 @@ from pg_experiments.devices import moved
 from pg_experiments.exact import per_run
 from pg_experiments.optimizer_rows import Kept, Whole, filled
 from pg_experiments.optimizer_settings import OptimizerSettings
+from pg_experiments.own_parts import in_mode, known_mode_of, recordable
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.schedules import KL_ADAPTIVE, schedule_factors
 
@@ -21,9 +22,6 @@ KL_LIMITS = (0.01, 100.0)  # that the product of all factors stays in
 
 class Learner:
     """The parameters of a batch of runs and what a torch optimizer keeps of each of them.
-
-    It steps in torch's inference mode, and so do most algorithms: of a small operation a tenth of the time is what
-    autograd would remember of it.
 
     Attributes:
         parameters: changed in place.
@@ -35,6 +33,7 @@ class Learner:
     def __init__(self, settings: OptimizerSettings, parameters: Parameters) -> None:
         self.settings = settings
         self.parameters = parameters
+        self.mode = known_mode_of(type(self), settings.torch_class)
         self.steps = [0] * len(settings.lr)
         self.factor = torch.ones_like(settings.lr, dtype=torch.float64)
         # gradients since the last step, and their sum
@@ -45,7 +44,6 @@ class Learner:
         self.wholes: dict[int, Whole] = {}  # of this learner, and of it and another one
         self._latest: tuple[Tensor, Tensor, Tensor] | None = None  # progress, limit and learning rate
 
-    @torch.inference_mode()
     def step(
         self, gradients: Parameters, progress: Float[Tensor, " runs"], going: Bool[Tensor, " runs"] | None = None
     ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
@@ -62,6 +60,14 @@ class Learner:
         Returns:
             The norm of the gradient, or of the mean so far, before the limit; and the learning rate.
         """
+        with self.mode():
+            norm, lr = self._step_of(gradients, progress, going)
+        return recordable(norm), recordable(lr)
+
+    def _step_of(
+        self, gradients: Parameters, progress: Float[Tensor, " runs"], going: Bool[Tensor, " runs"] | None
+    ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
+        """One step of the runs that take part."""
         if self.settings.accumulate > 1:
             gradients, going = self._gather(gradients, going)
         if going is None:
@@ -106,7 +112,7 @@ class Learner:
             self._latest = progress, self.settings.max_gradient_norm.to(dtype), lr
         return self._latest[1:]
 
-    @torch.inference_mode()
+    @in_mode
     def adapt(self, kl: Float[Tensor, " runs"], stepped: Bool[Tensor, " runs"]) -> None:
         """Let the learning rate of the next step follow what the last one did to the policy, as `kl_adaptive`.
 
@@ -169,7 +175,7 @@ class Learner:
             "numbers": own(self.kept.numbers),
         }
 
-    @torch.inference_mode()
+    @in_mode
     def load(self, rows: Int64[Tensor, " rows"], state: Mapping[str, Any]) -> None:
         """Let the given runs go on from what `state` gave of them."""
         for row, steps in zip(rows.tolist(), state["steps"].tolist(), strict=True):
@@ -200,13 +206,16 @@ class Together:
         masked: some runs may stay as they are in a step; each learner then takes its own.
     """
 
-    @torch.inference_mode()
     def __init__(self, first: Learner, second: Learner, masked: bool) -> None:
-        self._learners = first, second
+        self._learners, self.mode = (first, second), first.mode
         self._known = False
         self.as_one = not masked and self.fit(first, second)
-        if not self.as_one:
-            return
+        if self.as_one:
+            self._join(first, second)
+
+    @in_mode
+    def _join(self, first: Learner, second: Learner) -> None:
+        """Put side by side what torch's optimizer keeps of them."""
         self._kept = Kept()
         runs, width = len(first.steps), max(map(filled, _whole_of(self._learners).sizes))
         for key, part in first.kept.elements.items():
@@ -230,7 +239,6 @@ class Together:
         alike = type(first) is type(second) is Learner and kinds[0] == kinds[1]
         return alike and kinds[0][2] == 1 and len({*first.steps, *second.steps}) == 1
 
-    @torch.inference_mode()
     def step(
         self,
         gradients: Sequence[Parameters],
@@ -247,11 +255,12 @@ class Together:
         if not self.as_one:
             pairs = zip(self._learners, gradients, strict=True)
             return [learner.step(own, progress, going) for learner, own in pairs]
-        found = _all_step(self._learners, self._kept, gradients, progress, self._known)
+        with self.mode():
+            found = _all_step(self._learners, self._kept, gradients, progress, self._known)
         self._known = True
-        return found
+        return [(recordable(norm), recordable(lr)) for norm, lr in found]
 
-    @torch.inference_mode()
+    @in_mode
     def end(self) -> None:
         """Give each learner back what torch's optimizer keeps of it."""
         if not self.as_one:

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from pg_experiments.devices import drawn
 from pg_experiments.envs.interface import Env
+from pg_experiments.own_parts import in_mode, mode_of
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
@@ -88,6 +89,7 @@ class Rollout:
         self.playing: list[int] = []
         self.finished: list[int] = []
         self._resting = Resting(env)
+        self.mode = mode_of(policy, env)
         self._generators: dict[int, Generator] = {}
         self._noise: dict[int, Tensor] = {}
         self._steps = [0] * runs
@@ -100,7 +102,7 @@ class Rollout:
         self._observation = self._running = torch.empty(0)
         self._act: Callable[[Tensor], Distribution]
 
-    @torch.inference_mode()
+    @in_mode
     def begin(self, runs: Sequence[int], parameters: Parameters, generators: Mapping[int, Generator]) -> None:
         """Reset all copies of some runs.
 
@@ -136,7 +138,7 @@ class Rollout:
         """Whether so many runs have finished that it pays to take them."""
         return len(self.finished) >= ENOUGH * (len(self.finished) + len(self.playing))
 
-    @torch.inference_mode()
+    @in_mode
     def play(self) -> None:
         """Play one window of steps with every run that plays."""
         policy, act = self._policy, self._act
@@ -188,7 +190,7 @@ class Rollout:
         reward = torch.where(running, reward, 0.0)
         return runs, episodes, Trajectory(observation, action, reward, terminated, truncated, running)
 
-    @torch.inference_mode()
+    @in_mode
     def drop(self, run: int) -> None:
         """Forget a run's episodes: it will not be taken."""
         self._resting.drop(run)
@@ -201,7 +203,7 @@ class Rollout:
         """What the next episodes of some runs depend on besides their generators, one row per run; None: nothing."""
         return self._resting.state(runs)
 
-    @torch.inference_mode()
+    @in_mode
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave of all runs, in their order."""
         self._resting.load(state)

@@ -16,6 +16,7 @@ from pg_experiments.dense import Dense
 from pg_experiments.gradients import network_gradients, outputs, score_gradients
 from pg_experiments.metrics import explained_variance
 from pg_experiments.optimizers import Learner, Together
+from pg_experiments.own_parts import learning
 from pg_experiments.packing import Pass
 from pg_experiments.policies.interface import Policy
 from pg_experiments.rollout import Episodes, Trajectory
@@ -57,7 +58,7 @@ class ActorCritic:
     normalize_advantage: bool
     shares_network: ClassVar[bool] = True
 
-    @torch.inference_mode()
+    @learning
     def learn(
         self,
         policy: Policy,

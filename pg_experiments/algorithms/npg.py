@@ -18,6 +18,7 @@ from pg_experiments.metrics import explained_variance
 from pg_experiments.natural_gradient import as_parameters, as_vector, conjugate_gradients, fisher_product
 from pg_experiments.optimizer_settings import OptimizerSettings
 from pg_experiments.optimizers import Learner
+from pg_experiments.own_parts import known_mode_of
 from pg_experiments.packing import Pass
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import NetworkPolicy, Policy
@@ -177,7 +178,6 @@ def natural_direction(
     return Direction(samples, weight, direction, gradient, curvature, metrics)
 
 
-@torch.inference_mode()
 def fit_values(
     baseline: ValueFunction,
     learner: Learner,
@@ -194,9 +194,10 @@ def fit_values(
         return (output - blocks.of(targets.returns)[..., None]) * (2 / samples.size)
 
     norms = []
-    for _ in range(baseline.updates_per_iteration):
-        found = network_gradients(baseline.network, learner.parameters, samples, observation, loss_gradient)
-        norms.append(learner.step(found, progress)[0])
+    with known_mode_of(baseline)():
+        for _ in range(baseline.updates_per_iteration):
+            found = network_gradients(baseline.network, learner.parameters, samples, observation, loss_gradient)
+            norms.append(learner.step(found, progress)[0])
     return {
         "baseline/explained_variance": explained_variance(targets.value, targets.returns, samples),
         "loss/baseline": samples.mean(targets.advantage.square()),

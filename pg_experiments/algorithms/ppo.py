@@ -19,6 +19,7 @@ from pg_experiments.gradients import log_probs, network_gradients, score_gradien
 from pg_experiments.metrics import Means, explained_variance
 from pg_experiments.optimizer_settings import OptimizerSettings
 from pg_experiments.optimizers import Learner, Together
+from pg_experiments.own_parts import learning
 from pg_experiments.packing import Pass
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Network, Parameters
@@ -89,7 +90,7 @@ class PPO:
             reason = "corrects advantages that are computed again; it needs algorithm.recompute_advantage=true"
             raise ConfigError("algorithm.vtrace", True, f"{reason} and algorithm.epochs of at least 2")
 
-    @torch.inference_mode()
+    @learning
     def learn(
         self,
         policy: Policy,

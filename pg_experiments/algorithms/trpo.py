@@ -107,7 +107,7 @@ class TRPO:
             normalize_advantage=self.normalize_advantage,
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _search(
         self, policy: NetworkPolicy, parameters: Parameters, trajectory: Trajectory, found: Direction
     ) -> tuple[Float[Tensor, "runs numbers"], Metrics]:

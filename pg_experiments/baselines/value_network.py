@@ -12,6 +12,7 @@ from pg_experiments.envs.interface import EnvSpec
 from pg_experiments.gradients import network_gradients
 from pg_experiments.optimizer_settings import OptimizerSettings
 from pg_experiments.optimizers import Learner
+from pg_experiments.own_parts import known_mode_of
 from pg_experiments.packing import Pass
 from pg_experiments.policies.convolution import Convolutions, network_of
 from pg_experiments.policies.networks import Network, Parameters
@@ -63,10 +64,10 @@ class ValueNetwork:
         def gradients() -> Parameters:
             return network_gradients(self.network, learner.parameters, packing, experience.observation, loss_gradient)
 
-        with torch.inference_mode():
+        values_before = torch.empty_like(values)
+        with known_mode_of(self)():
             norm, _ = learner.step(gradients(), progress)
-        values_before = values.clone()  # the other updates write into it, too
-        with torch.inference_mode():
+            values_before.copy_(values)  # the other updates write into it, too
             for _ in range(self.updates_per_iteration - 1):
                 learner.step(gradients(), progress)
         mean_square_error = packing.mean((values_before - returns).square())

@@ -144,6 +144,7 @@ def _accelerations(angles: Both, speeds: Both, torque: Both) -> Both:
 
 
 @cache
+@torch.inference_mode(False)  # it is kept
 def _numbers(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Float[Tensor, "2 1 1"]]:
     """For `_accelerations`: 2.5, 4.5 · 2.5, and the weights -29.4 and -9.8, in 1/s²."""
     lower_inertia, product = constants(dtype, device, INERTIAS[1], INERTIAS[0] * INERTIAS[1])
@@ -151,6 +152,7 @@ def _numbers(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, 
 
 
 @cache
+@torch.inference_mode(False)  # it is kept
 def _torques(dtype: torch.dtype, device: torch.device) -> Float[Tensor, "2 actions"]:
     """-2 τ and 2 τ of every action, see `_accelerations`."""
     torque = torch.tensor(TORQUES, dtype=dtype, device=device) / COUPLING

@@ -85,6 +85,7 @@ class CartPole:
 
 
 @cache
+@torch.inference_mode(False)  # it is kept
 def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Accelerations by a push to the left and right, m/s²; 4/3 of the pole's half length over gravity, s².
 

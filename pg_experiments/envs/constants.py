@@ -8,6 +8,7 @@ from torch import Tensor
 
 
 @cache
+@torch.inference_mode(False)  # it is kept
 def constants(dtype: torch.dtype, device: torch.device, *numbers: float) -> tuple[Float[Tensor, ""], ...]:
     """Each number without dimensions, for reading only.
 

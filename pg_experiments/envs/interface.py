@@ -116,9 +116,6 @@ class Env(Protocol):
     from `noise` as in `reset`, in the copies where `over` `[runs, envs]` is True, and leaves the others alone, whose
     observations are not used. Such a state cannot be saved, and is made again by `replaying.py`.
 
-    Everything here is called in torch's inference mode, which spares each operation what autograd would remember of it;
-    where something needs a gradient all the same, `with torch.inference_mode(False):` leaves it.
-
     A method `following_noise(noise) -> noise` may choose the noise of each copy's next episode, from that of its
     episode: one that is cheaper to begin. With `resets_in_place = True` whole episodes begin with it too, see
     `resting.py`.

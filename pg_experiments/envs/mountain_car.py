@@ -111,6 +111,7 @@ class MountainCarContinuous(_Road):
 
 
 @cache
+@torch.inference_mode(False)  # it is kept
 def _pushes(dtype: torch.dtype, device: torch.device) -> Float[Tensor, " actions"]:
     """What each of the three actions adds to the velocity."""
     return torch.arange(-1, 2, dtype=dtype, device=device) * PUSH

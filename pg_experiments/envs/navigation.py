@@ -126,6 +126,7 @@ class NavigationDiscrete:
 
 
 @cache
+@torch.inference_mode(False)  # it is kept
 def _moves(dtype: torch.dtype, device: torch.device) -> tuple[Float[Tensor, " actions"], Float[Tensor, " actions"]]:
     """What each discrete action adds to x and to y, in m."""
     move_x, move_y = torch.zeros(2, 5, dtype=dtype, device=device).unbind(0)

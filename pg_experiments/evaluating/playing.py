@@ -111,7 +111,7 @@ def played(episodes: Episodes, key: str) -> Iterator[Frame]:
             twin.close()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _episode(
     episodes: Episodes, twin: Twin, number: int, noise: torch.Tensor, generator: torch.Generator
 ) -> Iterator[Frame]:

@@ -29,6 +29,7 @@ class Bounds:
         return self._scaling[dtype][1]
 
     @cached_property
+    @torch.inference_mode(False)  # it is kept
     def _scaling(self) -> dict[torch.dtype, tuple[Tensor, Tensor, Tensor, Tensor]]:
         low, high = (torch.tensor(bound, dtype=torch.float64) for bound in (self.actions.low, self.actions.high))
         bounded = torch.isfinite(low) & torch.isfinite(high)

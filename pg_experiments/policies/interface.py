@@ -17,8 +17,6 @@ class Policy(Protocol):
 
     A policy is a frozen dataclass made from its config and the environment's `EnvSpec`; per-run numbers of its config
     arrive as tensors `[runs]`. The parameters are handed in and out.
-
-    Policies act in torch's inference mode; where a gradient is asked for, autograd records what they do.
     """
 
     def init(self, generators: Sequence[Generator], dtype: torch.dtype) -> Parameters:

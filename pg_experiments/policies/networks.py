@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
+from torch.autograd.function import once_differentiable
 
 from pg_experiments.exact import (
     LANE,
@@ -309,6 +310,7 @@ class _Applied(torch.autograd.Function):
         return crop(crop(values[-1], -2, x.shape[1]), -1, network.output_size)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         network, saved = ctx.network, ctx.saved_tensors
         flat = len(network.names)

@@ -114,6 +114,7 @@ def quantile(kappa: Float[Tensor, "*any"], noise: Float[Tensor, "*any"]) -> Floa
 
 
 @cache
+@torch.inference_mode(False)  # it is kept
 def _rule() -> tuple[Tensor, Tensor]:
     """Gauss and Legendre's nodes and weights on [0, 1]."""
     nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(NODES))
