@@ -12,7 +12,7 @@ from pg_experiments.envs.checks import innermost
 from pg_experiments.envs.interface import Env
 from pg_experiments.envs.restarting import consists_of_tensors, restarted, tensors_of, with_tensors
 from pg_experiments.episodes import InProgress, finished_episodes
-from pg_experiments.own_parts import in_mode, mode_of
+from pg_experiments.modes import in_mode, mode_of
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
@@ -119,6 +119,7 @@ class FixedRollout:
 
     def take(self) -> tuple[list[int], Episodes, Trajectory]:
         """The runs; the episodes that they finished, and what they did."""
+        # not in the mode of playing: what is made here may become part of a graph
         assert self._played is not None
         grids = [torch.stack(part, 1) for part in zip(*self._played, strict=True)]
         self._played = None

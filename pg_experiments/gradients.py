@@ -1,6 +1,6 @@
 """Gradients of sums over a run's samples, for each run its own, one pass over its blocks after the other.
 
-Where torch is in inference mode, see `own_parts.py`, what needs autograd leaves it.
+Where torch is in inference mode, see `modes.py`, what needs autograd leaves it.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from pg_experiments.exact import crop
-from pg_experiments.own_parts import recordable, recorded
+from pg_experiments.modes import recordable, recorded
 from pg_experiments.packing import Pass, Samples
 from pg_experiments.policies.distributions import Categorical, Distribution
 from pg_experiments.policies.interface import NetworkPolicy, Policy

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pg_experiments.devices import moved
 from pg_experiments.exact import per_run
-from pg_experiments.optimizer_rows import Kept, Whole, filled
+from pg_experiments.modes import in_mode, known_mode_of, recordable
+from pg_experiments.optimizer_rows import Kept, Whole
 from pg_experiments.optimizer_settings import OptimizerSettings
-from pg_experiments.own_parts import in_mode, known_mode_of, recordable
 from pg_experiments.policies.networks import Parameters
 from pg_experiments.schedules import KL_ADAPTIVE, schedule_factors
 
@@ -44,6 +44,7 @@ class Learner:
         self.wholes: dict[int, Whole] = {}  # of this learner, and of it and another one
         self._latest: tuple[Tensor, Tensor, Tensor] | None = None  # progress, limit and learning rate
 
+    @in_mode
     def step(
         self, gradients: Parameters, progress: Float[Tensor, " runs"], going: Bool[Tensor, " runs"] | None = None
     ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
@@ -60,14 +61,6 @@ class Learner:
         Returns:
             The norm of the gradient, or of the mean so far, before the limit; and the learning rate.
         """
-        with self.mode():
-            norm, lr = self._step_of(gradients, progress, going)
-        return recordable(norm), recordable(lr)
-
-    def _step_of(
-        self, gradients: Parameters, progress: Float[Tensor, " runs"], going: Bool[Tensor, " runs"] | None
-    ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
-        """One step of the runs that take part."""
         if self.settings.accumulate > 1:
             gradients, going = self._gather(gradients, going)
         if going is None:
@@ -98,7 +91,7 @@ class Learner:
         self, gradients: Parameters, progress: Float[Tensor, " runs"]
     ) -> tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]:
         """One step of all runs."""
-        ((norm, lr),) = _all_step([self], self.kept, [gradients], progress)
+        ((norm, lr),) = step_all([self], self.kept, [gradients], progress)
         return norm, lr
 
     def limit_and_lr(
@@ -195,89 +188,11 @@ class Learner:
                 own.index_copy_(0, rows.to(own.device), part.to(own.device))
 
 
-class Together:
-    """Two learners of the same runs that take each step at the same time, where they fit as one tensor.
-
-    That takes half as many operations, and every number is the one that the learner would have alone. Until `end`, what
-    torch's optimizer keeps is here, and nobody else changes the parameters.
-
-    Args:
-        first, second: the learners.
-        masked: some runs may stay as they are in a step; each learner then takes its own.
-    """
-
-    def __init__(self, first: Learner, second: Learner, masked: bool) -> None:
-        self._learners, self.mode = (first, second), first.mode
-        self._known = False
-        self.as_one = not masked and self.fit(first, second)
-        if self.as_one:
-            self._join(first, second)
-
-    @in_mode
-    def _join(self, first: Learner, second: Learner) -> None:
-        """Put side by side what torch's optimizer keeps of them."""
-        self._kept = Kept()
-        runs, width = len(first.steps), max(map(filled, _whole_of(self._learners).sizes))
-        for key, part in first.kept.elements.items():
-            joined = self._kept.elements[key] = part.new_zeros(2 * runs, width)
-            for rows, learner in zip(joined.split(runs), self._learners, strict=True):
-                own = learner.kept.elements[key]
-                rows[:, : own.shape[1]] = own
-        for key in first.kept.numbers:
-            self._kept.numbers[key] = torch.cat([learner.kept.numbers[key] for learner in self._learners])
-
-    @staticmethod
-    def fit(first: Learner, second: Learner) -> bool:
-        """Whether their optimizers are the same but for learning rates and limits, and have done the same steps.
-
-        A subclass is stepped alone, by its own `step`.
-        """
-        kinds = [
-            (learner.settings.torch_class, dict(learner.settings.arguments), learner.settings.accumulate)
-            for learner in (first, second)
-        ]
-        alike = type(first) is type(second) is Learner and kinds[0] == kinds[1]
-        return alike and kinds[0][2] == 1 and len({*first.steps, *second.steps}) == 1
-
-    def step(
-        self,
-        gradients: Sequence[Parameters],
-        progress: Float[Tensor, " runs"],
-        going: Bool[Tensor, " runs"] | None = None,
-    ) -> list[tuple[Float[Tensor, " runs"], Float[Tensor, " runs"]]]:
-        """`Learner.step` of both: norms and learning rates.
-
-        Args:
-            gradients: of each learner's loss.
-            progress: as for `Learner.step`.
-            going: the same; only where `masked`.
-        """
-        if not self.as_one:
-            pairs = zip(self._learners, gradients, strict=True)
-            return [learner.step(own, progress, going) for learner, own in pairs]
-        with self.mode():
-            found = _all_step(self._learners, self._kept, gradients, progress, self._known)
-        self._known = True
-        return [(recordable(norm), recordable(lr)) for norm, lr in found]
-
-    @in_mode
-    def end(self) -> None:
-        """Give each learner back what torch's optimizer keeps of it."""
-        if not self.as_one:
-            return
-        runs = len(self._learners[0].steps)
-        for place, (learner, size) in enumerate(zip(self._learners, _whole_of(self._learners).sizes, strict=True)):
-            rows = slice(place * runs, (place + 1) * runs)
-            elements, numbers = self._kept.elements.items(), self._kept.numbers.items()
-            learner.kept.elements = {key: part[rows, : filled(size)].clone() for key, part in elements}
-            learner.kept.numbers = {key: part[rows].clone() for key, part in numbers}
-
-
 def _copies(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: part.clone() for key, part in parts.items()}
 
 
-def _whole_of(learners: Sequence[Learner]) -> Whole:
+def scratch_of(learners: Sequence[Learner]) -> Whole:
     """Their scratch, made once."""
     wholes = learners[0].wholes
     if len(learners) not in wholes:
@@ -285,7 +200,7 @@ def _whole_of(learners: Sequence[Learner]) -> Whole:
     return wholes[len(learners)]
 
 
-def _all_step(
+def step_all(
     learners: Sequence[Learner],
     kept: Kept,
     gradients: Sequence[Parameters],
@@ -297,7 +212,7 @@ def _all_step(
     Args:
         known: the scratch holds the parameters: nobody has changed them since the step before.
     """
-    whole = _whole_of(learners)
+    whole = scratch_of(learners)
     for learner, own, value_of, gradient_of in zip(learners, gradients, whole.value_of, whole.gradient_of, strict=True):
         for name, place in gradient_of.items():
             place.copy_(own[name])
@@ -318,4 +233,4 @@ def _all_step(
         for name, place in value_of.items():
             learner.parameters[name].copy_(place)
         learner.steps = [steps + 1 for steps in learner.steps]
-    return found
+    return [(recordable(norm), recordable(lr)) for norm, lr in found]

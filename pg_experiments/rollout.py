@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from pg_experiments.devices import drawn
 from pg_experiments.envs.interface import Env
-from pg_experiments.own_parts import in_mode, mode_of
+from pg_experiments.modes import in_mode, mode_of
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Parameters
@@ -174,6 +174,7 @@ class Rollout:
 
     def take(self) -> tuple[list[int], Episodes, Trajectory | None]:
         """The runs that have finished, in ascending order; their outcomes, and their trajectories."""
+        # not in the mode of playing: what is made here may become part of a graph
         runs, self.finished = sorted(self.finished), []
         self._resting.complete(runs)
         index = torch.tensor(runs)

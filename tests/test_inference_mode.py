@@ -19,7 +19,7 @@ from pg_experiments.envs.interface import EnvSpec, Transition
 from pg_experiments.exact import _minus_one
 from pg_experiments.fixed_rollout import FixedRollout
 from pg_experiments.gradients import score_gradients
-from pg_experiments.own_parts import mode_of
+from pg_experiments.modes import mode_of
 from pg_experiments.packing import Pass
 from pg_experiments.policies.distributions import Categorical
 from pg_experiments.policies.networks import MLP

@@ -17,10 +17,11 @@ from pg_experiments.config import OptimizerConfig
 from pg_experiments.envs.interface import BoxActions, DiscreteActions, EnvSpec
 from pg_experiments.metrics import mean_kl
 from pg_experiments.optimizer_settings import OptimizerSettings
-from pg_experiments.optimizers import Learner, Together
+from pg_experiments.optimizers import Learner
 from pg_experiments.rollout import Trajectory
 from pg_experiments.runs import make, stack
 from pg_experiments.schedules import KL_ADAPTIVE, schedule_factor
+from pg_experiments.together import Together
 
 SEED = 53
 RATES = [0.03, 0.003, 0.01, 0.0005]

@@ -15,12 +15,13 @@ from pg_experiments.baselines.shared_value import added, own_and_shared, value_p
 from pg_experiments.dense import Dense
 from pg_experiments.gradients import network_gradients, outputs, score_gradients
 from pg_experiments.metrics import explained_variance
-from pg_experiments.optimizers import Learner, Together
-from pg_experiments.own_parts import learning
+from pg_experiments.modes import learning
+from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Pass
 from pg_experiments.policies.interface import Policy
 from pg_experiments.rollout import Episodes, Trajectory
 from pg_experiments.schedules import schedule_factors
+from pg_experiments.together import Together
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from pg_experiments.dense import Dense
 from pg_experiments.errors import ConfigError
 from pg_experiments.gradients import network_gradients, policy_gradients
 from pg_experiments.metrics import explained_variance
+from pg_experiments.modes import known_mode_of
 from pg_experiments.natural_gradient import as_parameters, as_vector, conjugate_gradients, fisher_product
 from pg_experiments.optimizer_settings import OptimizerSettings
 from pg_experiments.optimizers import Learner
-from pg_experiments.own_parts import known_mode_of
 from pg_experiments.packing import Pass
 from pg_experiments.policies.distributions import Distribution
 from pg_experiments.policies.interface import NetworkPolicy, Policy

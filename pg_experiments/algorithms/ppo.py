@@ -17,14 +17,15 @@ from pg_experiments.devices import drawn
 from pg_experiments.errors import ConfigError
 from pg_experiments.gradients import log_probs, network_gradients, score_gradients
 from pg_experiments.metrics import Means, explained_variance
+from pg_experiments.modes import learning
 from pg_experiments.optimizer_settings import OptimizerSettings
-from pg_experiments.optimizers import Learner, Together
-from pg_experiments.own_parts import learning
+from pg_experiments.optimizers import Learner
 from pg_experiments.packing import Pass
 from pg_experiments.policies.interface import Policy
 from pg_experiments.policies.networks import Network, Parameters
 from pg_experiments.rollout import Episodes, Trajectory
 from pg_experiments.schedules import schedule_factors
+from pg_experiments.together import Together
 
 OF_A_MINIBATCH = ("loss/policy", "policy/entropy", "policy/approximate_kl", "policy/clip_fraction")
 

@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 from pg_experiments.baselines.interface import Experience
 from pg_experiments.envs.interface import EnvSpec
 from pg_experiments.gradients import network_gradients
+from pg_experiments.modes import known_mode_of
 from pg_experiments.optimizer_settings import OptimizerSettings
 from pg_experiments.optimizers import Learner
-from pg_experiments.own_parts import known_mode_of
 from pg_experiments.packing import Pass
 from pg_experiments.policies.convolution import Convolutions, network_of
 from pg_experiments.policies.networks import Network, Parameters

@@ -1,9 +1,11 @@
 """How torch computes where no gradient is wanted: in its inference mode, as long as nobody else's code is called there.
 
-In inference mode an operation on small tensors takes a tenth less time, because autograd keeps no books of it. But no
-tensor that is made there can ever be part of a graph, and only there it can be changed in place. This package knows
-where its tensors go. A policy, network, environment or optimizer of somebody else may keep what it made, or ask for a
-gradient of its own; runs with such a part play and learn as under `torch.no_grad()`. The numbers are the same.
+In inference mode an operation on small tensors takes a tenth less time, because autograd does not count its changes and
+views. But no tensor that is made there can ever be saved in a graph, and only there it can be changed in place. This
+package knows where its tensors go. A policy, network, environment or optimizer of somebody else may keep what it made,
+or ask for a gradient of its own; what calls such a part does so as under `torch.no_grad()`. The numbers are the same.
+
+Source: PyTorch's documentation, Autograd mechanics, "Inference mode".
 """
 
 from collections.abc import Callable, Iterator, Mapping
